@@ -1,0 +1,84 @@
+"""Outputs that are there whole or not at all: written aside in the same folder, fsynced, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file beside `path` for writing (UTF-8 unless binary) that takes the name `path` at the end of the block.
+
+    An exception in the block leaves `path` as it was and nothing else behind. Missing folders are made.
+    """
+    if mode not in ("w", "wb"):
+        raise ValueError(f"atomic_write writes whole files: mode is 'w' or 'wb', not {mode!r}")
+    target = _prepare_target(path)
+    aside = _aside(target, "partial")
+    try:
+        with open(aside, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    fsync_directory(target.parent)
+
+
+@contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """Yields a new empty folder that takes the name `path` at the end of the block, in place of what was there.
+
+    An exception in the block leaves `path` as it was and nothing else behind. Replacing an existing folder takes two
+    renames; a crash between them leaves the old one beside it as `.<name>.replaced-<pid>`.
+    """
+    target = _prepare_target(path)
+    aside, replaced = _aside(target, "partial"), _aside(target, "replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        fsync_tree(aside)
+        if target.exists():
+            os.rename(target, replaced)
+        os.rename(aside, target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    fsync_directory(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def fsync_directory(path: str | Path) -> None:
+    """Makes the renames and new names in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(root: Path) -> None:
+    """Fsyncs every file and folder below `root`, and `root`."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                os.fsync(file.fileno())
+        fsync_directory(folder)
+
+
+def _prepare_target(path: str | Path) -> Path:
+    target = Path(os.path.realpath(path))  # write through a symbolic link instead of replacing it
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _aside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}-{os.getpid()}")

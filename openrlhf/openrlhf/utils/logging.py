@@ -1,0 +1,53 @@
+"""Rank-aware logging: rank 0 speaks from INFO on, every other rank only from WARNING on.
+
+`OPENRLHF_LOG_LEVEL` (DEBUG, INFO, WARNING, ...) sets the level; DEBUG also lets every rank and every library speak.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+ROOT_NAME = "openrlhf"
+NOISY_LIBRARIES = ("DeepSpeed", "transformers", "accelerate", "torch.distributed", "filelock", "httpx")
+
+
+def log_level() -> int:
+    """The level asked for by `OPENRLHF_LOG_LEVEL`, INFO unless set. Raises ValueError for an unknown name."""
+    name = os.environ.get("OPENRLHF_LOG_LEVEL", "INFO").upper()
+    levels = logging.getLevelNamesMapping() if sys.version_info >= (3, 11) else logging._nameToLevel
+    if name not in levels:
+        raise ValueError(f"OPENRLHF_LOG_LEVEL={name!r} is not a log level; use DEBUG, INFO, WARNING or ERROR")
+    return levels[name]
+
+
+class _RankFilter(logging.Filter):
+    """Keeps other ranks' INFO out. RANK is read per record: workers learn their rank after the loggers are made."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        rank = os.environ.get("RANK", "0")
+        record.__dict__["rank"] = rank
+        return rank == "0" or record.levelno >= logging.WARNING or log_level() <= logging.DEBUG
+
+
+def init_logger(name: str) -> logging.Logger:
+    """The logger of one module; call it with `__name__`. All of them write to standard error through one handler."""
+    root = logging.getLogger(ROOT_NAME)
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s [%(rank)s] %(name)s: %(message)s", "%H:%M:%S")
+        )
+        handler.addFilter(_RankFilter())
+        root.addHandler(handler)
+        root.setLevel(log_level())
+    return logging.getLogger(name if name.partition(".")[0] == ROOT_NAME else f"{ROOT_NAME}.{name}")
+
+
+def quiet_libraries() -> None:
+    """Lets the libraries below us speak from WARNING on only, unless the level is DEBUG."""
+    if log_level() <= logging.DEBUG:
+        return
+    for name in NOISY_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
