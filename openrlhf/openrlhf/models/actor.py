@@ -1,0 +1,56 @@
+"""The policy (and reference) model: a causal language model seen as log-probs of labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from openrlhf.config import ModelConfig
+from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
+from openrlhf.models.shared_prefix import SharedPrefixBatch
+from openrlhf.utils.devices import current_device
+
+
+class Actor(nn.Module):
+    """A causal language model seen as one function: batch -> log-probs of its labels.
+
+    `model` is the Hugging Face model, or the DeepSpeed engine that the strategy puts in its place.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> Tensor:
+        """fp32 log-probs (L,) of the batch's labels at a temperature."""
+        return shared_prefix_logprobs(self.model, batch.to(current_device()), temperature=temperature)
+
+
+def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
+    """Loads a causal language model for shared-prefix batches, on the CPU or, under ZeRO-3, partitioned.
+
+    Dropout is off: log-probs before and during an update must come from the same function.
+
+    Raises:
+        ValueError: the architecture is one whose log-probs cannot be packed (see `install_logprob_head`).
+    """
+    hf_config = AutoConfig.from_pretrained(config.pretrain, trust_remote_code=config.trust_remote_code)
+    for name in ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        if hasattr(hf_config, name):
+            setattr(hf_config, name, 0.0)
+    model = AutoModelForCausalLM.from_pretrained(
+        config.pretrain,
+        config=hf_config,
+        dtype=torch.bfloat16 if config.bf16 else torch.float32,
+        attn_implementation="flex_attention" if config.flash_attn else "sdpa",
+        trust_remote_code=config.trust_remote_code,
+    )
+    install_logprob_head(model)
+    if config.use_liger_kernel:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+        _apply_liger_kernel_to_instance(model, fused_linear_cross_entropy=False)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": config.gradient_checkpointing_use_reentrant})
+    return model

@@ -1,0 +1,97 @@
+"""Log-probs of a shared-prefix batch's labels, without ever building the full logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from openrlhf.models.attention import FLEX_LENGTH_MULTIPLE, attention_mask
+from openrlhf.models.shared_prefix import SharedPrefixBatch
+
+# Logits that exist at one time (256 MiB in fp32).
+MAX_LOGITS = 2**26
+
+
+class LogprobHead(nn.Linear):
+    """An LM head that returns labels' log-probs instead of logits while `returning_logprobs` is open.
+
+    The head stays the module that owns the weight and the model's own forward calls it, so engines that wrap the model
+    (ZeRO-3's parameter gathering, checkpoint names) need no special case. The chunks are recomputed in the backward
+    pass: neither pass holds more than `MAX_LOGITS` logits.
+    """
+
+    _request: tuple[Tensor, float] | None = None
+
+    @contextmanager
+    def returning_logprobs(self, labels: Tensor, temperature: float) -> Iterator[None]:
+        """Within: forward maps hidden (..., L, H) to fp32 log-probs (..., L) of labels (L,) under logits / temperature."""
+        self._request = (labels, temperature)
+        try:
+            yield
+        finally:
+            self._request = None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self._request is None:
+            return super().forward(hidden)
+        labels, temperature = self._request
+        rows = max(1, MAX_LOGITS // self.out_features)
+        chunks = zip(hidden.flatten(0, -2).split(rows), labels.split(rows), strict=True)
+        logprobs = [checkpoint(self._chunk_logprobs, h, y, temperature, use_reentrant=False) for h, y in chunks]
+        return torch.cat(logprobs).view(hidden.shape[:-1])
+
+    def _chunk_logprobs(self, hidden: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        """(rows, H), (rows,) -> (rows,)."""
+        logits = F.linear(hidden, self.weight, self.bias).float() / temperature  # (rows, V)
+        return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(dim=-1)
+
+
+def install_logprob_head(model: PreTrainedModel) -> None:
+    """Turns the model's LM head into a `LogprobHead`, in place: same weight, same parameter names.
+
+    Raises:
+        ValueError: the model's logits are not a plain linear map of its hidden states, or it attends through windows,
+            so that packed log-probs would differ from the model's own.
+    """
+    head, config = model.get_output_embeddings(), model.config
+    if type(head) not in (nn.Linear, LogprobHead):
+        raise ValueError(f"{type(model).__name__}: its LM head is {type(head).__name__}, not a linear layer")
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(config, name, None) not in (None, 1.0):
+            raise ValueError(f"{type(model).__name__} transforms its logits ({name}), which is not supported")
+    windows = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    if windows or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
+        raise ValueError(f"{type(model).__name__} uses windowed attention, which shared-prefix batches do not support")
+    head.__class__ = LogprobHead
+
+
+def shared_prefix_logprobs(model: nn.Module, batch: SharedPrefixBatch, *, temperature: float = 1.0) -> Tensor:
+    """fp32 log-probs (L,) of the batch's labels at a temperature.
+
+    `model` is a causal language model whose head `install_logprob_head` has prepared (`load_causal_lm` does), or a
+    DeepSpeed engine around one; the batch lies on the device that it computes on.
+    """
+    causal_lm = unwrap(model)
+    implementation = causal_lm.config._attn_implementation
+    if implementation == "flex_attention":
+        batch = batch.padded(FLEX_LENGTH_MULTIPLE)
+    with causal_lm.get_output_embeddings().returning_logprobs(batch.labels, temperature):
+        output = model(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            attention_mask=attention_mask(batch, implementation),
+            use_cache=False,
+            logits_to_keep=batch.label_positions,
+        )
+    return output.logits[0]
+
+
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model inside a DeepSpeed engine, or the model itself."""
+    return model if isinstance(model, PreTrainedModel) else model.module
