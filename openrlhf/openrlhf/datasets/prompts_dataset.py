@@ -1,0 +1,130 @@
+"""`PromptDataset`: rows -> prompts, checked whole before any model loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from openrlhf.config import DataConfig
+from openrlhf.datasets.blending import SourcedRow, blending_datasets
+from openrlhf.trainer.ppo_utils.samples import Prompt
+from openrlhf.vr_cli.gold_span import tokenize_prompt
+
+MAX_PROBLEMS_SHOWN = 10
+
+ResolveDatapoint = Callable[[SourcedRow, str], dict[str, Any]]
+"""(row, prompt text) -> the datapoint that the reward is computed from; ValueError where there is none."""
+
+
+class PromptDataset(Sequence[Prompt]):
+    """Prompts by index. A row holds messages (or a text) under `input_key` and, for VR-CLI, a `datapoint_id`."""
+
+    def __init__(
+        self,
+        rows: Sequence[SourcedRow],
+        tokenizer: PreTrainedTokenizerBase,
+        config: DataConfig,
+        *,
+        prompt_max_len: int,
+        resolve_datapoint: ResolveDatapoint | None = None,
+    ) -> None:
+        """
+        Raises:
+            ValueError: naming every row (the first ten) that cannot become a prompt, why, and what to do.
+        """
+        self._tokenizer = tokenizer
+        self._config = config
+        self._prompt_max_len = prompt_max_len
+        self._resolve_datapoint = resolve_datapoint or self._label_datapoint
+        self._prompts: list[Prompt] = []
+        problems: list[str] = []
+        for row in rows:
+            try:
+                self._prompts.append(self._make_prompt(len(self._prompts), row))
+            except ValueError as error:
+                problems.append(f"{row.where}: {error}")
+        if problems:
+            more = len(problems) - MAX_PROBLEMS_SHOWN
+            shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"... and {more} more rows"] if more > 0 else [])
+            raise ValueError("\n".join(shown))
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        return self._prompts[index]
+
+    def _make_prompt(self, index: int, sourced: SourcedRow) -> Prompt:
+        value = sourced.row.get(self._config.input_key)
+        if value is None:
+            raise ValueError(
+                f"field {self._config.input_key!r} is missing (there are: {', '.join(sourced.row) or 'none'}); "
+                "name the prompt's field with --input_key"
+            )
+        text = _prompt_text(value, self._config.input_key)
+        token_ids = self._tokenize(value, text)
+        if len(token_ids) > self._prompt_max_len:
+            raise ValueError(
+                f"the prompt has {len(token_ids)} tokens, more than --prompt_max_len {self._prompt_max_len}; raise it, "
+                "or filter such rows when the prompts are made"
+            )
+        datapoint_id = sourced.row.get("datapoint_id")
+        if datapoint_id is not None and not isinstance(datapoint_id, str):
+            raise ValueError(f"field 'datapoint_id' must be a string, got {type(datapoint_id).__name__}")
+        datapoint = self._resolve_datapoint(sourced, text)
+        return Prompt(index=index, text=text, token_ids=token_ids, datapoint=datapoint, datapoint_id=datapoint_id)
+
+    def _tokenize(self, value: Any, text: str) -> list[int]:
+        if self._config.apply_chat_template:
+            messages = [{"role": "user", "content": value}] if isinstance(value, str) else value
+            return tokenize_prompt(self._tokenizer, messages)
+        if not isinstance(value, str):
+            raise ValueError(f"field {self._config.input_key!r} holds messages; pass --apply_chat_template")
+        template = self._config.input_template
+        return self._tokenizer(template.format(text) if template else text)["input_ids"]
+
+    def _label_datapoint(self, sourced: SourcedRow, text: str) -> dict[str, Any]:
+        """Without a resolver, a datapoint is the row's `--label_key` value."""
+        key = self._config.label_key
+        if key is None:
+            return {}
+        if key not in sourced.row:
+            raise ValueError(f"field {key!r} (--label_key) is missing")
+        return {"label": sourced.row[key]}
+
+
+def load_prompts(
+    config: DataConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split: str,
+    prompt_max_len: int,
+    seed: int,
+    resolve_datapoint: ResolveDatapoint | None = None,
+) -> PromptDataset:
+    """Reads one split of `--prompt_data`.
+
+    Raises:
+        ValueError: a file that is not there or empty, or rows that cannot become prompts.
+    """
+    rows = blending_datasets(
+        config.prompt_data, config.prompt_data_probs, split=split, seed=seed, max_rows=config.max_samples
+    )
+    if not rows:
+        raise ValueError(f"{config.prompt_data}: split {split!r} has no rows")
+    return PromptDataset(
+        rows, tokenizer, config, prompt_max_len=prompt_max_len, resolve_datapoint=resolve_datapoint
+    )
+
+
+def _prompt_text(value: Any, key: str) -> str:
+    """What the user asked: the text itself, or the messages' contents."""
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, list) and value:
+        if all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value):
+            return "\n\n".join(message["content"] for message in value)
+        raise ValueError(f"field {key!r} must hold messages with the strings 'role' and 'content'")
+    raise ValueError(f"field {key!r} must be a text or a list of messages, and not empty")

@@ -1,0 +1,48 @@
+"""Which prompts each rollout step takes: a pure function of the run's settings, so that a resumed run continues it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from math import ceil
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSchedule:
+    """Every episode shuffles all prompts and goes through them once, `rollout_batch_size` at a time.
+
+    Nothing is dropped: the last batch of an episode may be smaller, and ranks may get uneven shares of it.
+    """
+
+    num_prompts: int
+    rollout_batch_size: int
+    num_episodes: int
+    seed: int
+
+    @property
+    def steps_per_episode(self) -> int:
+        return ceil(self.num_prompts / self.rollout_batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        return self.num_episodes * self.steps_per_episode
+
+    def batch_size(self, step: int) -> int:
+        """How many prompts step 0, 1, ... takes over all ranks."""
+        first = (step % self.steps_per_episode) * self.rollout_batch_size
+        return min(self.rollout_batch_size, self.num_prompts - first)
+
+    def batch(self, step: int) -> list[int]:
+        """The prompt indices of step 0, 1, ... over all ranks."""
+        episode, position = divmod(step, self.steps_per_episode)
+        order = list(range(self.num_prompts))
+        random.Random(f"{self.seed}/{episode}").shuffle(order)
+        first = position * self.rollout_batch_size
+        return order[first : first + self.rollout_batch_size]
+
+    def num_updates(self, *, samples_per_prompt: int, train_batch_size: int, max_epochs: int) -> int:
+        """Optimizer steps of the whole run: the length of the learning-rate schedule."""
+        per_episode = sum(
+            ceil(self.batch_size(step) * samples_per_prompt / train_batch_size) for step in range(self.steps_per_episode)
+        )
+        return self.num_episodes * per_episode * max_epochs
