@@ -26,10 +26,10 @@ from openrlhf.config import (
     TrackingConfig,
     TrainConfig,
 )
+from openrlhf.vr_cli.rewards import SHAPES
 
 ADVANTAGE_ESTIMATORS = ("gae", "reinforce", "rloo", "reinforce_baseline", "group_norm")
 KL_ESTIMATORS = ("k1", "k2", "k3")
-REWARD_SHAPES = ("tiers", "improvement", "positive", "negative", "binary", "nll_delta")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,7 +78,7 @@ def _add_vllm_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("vLLM engines").add_argument
     add("--vllm_num_engines", type=int, default=None, help="number of engines (at least 1)")
     add("--vllm_tensor_parallel_size", type=int, default=1, help="GPUs of one engine")
-    add("--vllm_sync_backend", type=str, default="nccl", help="weight transfer: nccl on GPUs, gloo on the CPU")
+    add("--vllm_sync_backend", choices=("nccl", "gloo"), default="nccl", help="weight transfer: gloo on the CPU")
     add("--vllm_sync_with_ray", action="store_true", help="refused: weights go through vLLM's transfer interface")
     add("--vllm_gpu_memory_utilization", type=float, default=0.9, help="share of a GPU's memory that vLLM takes")
     add("--enable_prefix_caching", action="store_true", help="keep a prompt's keys and values for its samples")
@@ -214,7 +214,7 @@ def _add_reward_flags(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("BASELINE_PPL_PATH"),
         help="new: baseline map of compute_baseline_perplexity.py (or set BASELINE_PPL_PATH)",
     )
-    add("--reward_shape", type=str, choices=REWARD_SHAPES, default="tiers", help="new: reward of an improvement")
+    add("--reward_shape", type=str, choices=tuple(SHAPES), default="tiers", help="new: reward of an improvement")
     add("--reward_tiers", type=str, default=None, help="new: improvement in percent:reward, as 0.05:0.5,1:0.9,2:1.0")
     add("--reward_function", type=str, default=None, help="new: file.py:name, instead of a named shape")
     add("--no_system_role", action="store_true", help="new: fold the system text into the user turn when scoring")
@@ -240,8 +240,8 @@ def to_config(args: argparse.Namespace) -> TrainConfig:
         num_episodes=args.num_episodes,
         policy=_model(args, train=True),
         reference=_model(args, train=False),
-        actor_deepspeed=_deepspeed(args, train=True),
-        ref_deepspeed=_deepspeed(args, train=False),
+        actor_deepspeed=deepspeed_config(args, train=True),
+        ref_deepspeed=deepspeed_config(args, train=False),
         optimizer=OptimizerConfig(
             learning_rate=args.actor_learning_rate,
             adam_betas=(args.adam_betas[0], args.adam_betas[1]),
@@ -301,7 +301,8 @@ def _model(args: argparse.Namespace, *, train: bool) -> ModelConfig:
     )
 
 
-def _deepspeed(args: argparse.Namespace, *, train: bool) -> DeepspeedConfig:
+def deepspeed_config(args: argparse.Namespace, *, train: bool) -> DeepspeedConfig:
+    """What DeepSpeed is told about the policy (`train`) or the reference model."""
     return DeepspeedConfig(
         zero_stage=args.zero_stage,
         bf16=args.bf16,
