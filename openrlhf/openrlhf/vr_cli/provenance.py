@@ -1,0 +1,136 @@
+"""What a baseline was computed with. Training refuses a baseline that it would not itself have computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""In the order in which `transformers` looks for them; either may be split, with an index beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Model, precision and prompts behind a set of perplexities."""
+
+    model_name: str
+    """Folder or hub id; only for people, the weights decide."""
+    weights_sha256: str
+    dtype: str
+    """`float32` or `bfloat16`."""
+    prompt_template_version: str
+    prompt_settings: dict[str, bool]
+    """`use_system_role` and the `include_*` switches."""
+
+    @classmethod
+    def of_model(
+        cls, model_name: str, *, bf16: bool, prompt_template_version: str, prompt_settings: dict[str, bool]
+    ) -> Provenance:
+        """The provenance of what this model computes. Reads all its weights once; see `weights_sha256`."""
+        return cls(
+            model_name=model_name,
+            weights_sha256=weights_sha256(model_name),
+            dtype="bfloat16" if bf16 else "float32",
+            prompt_template_version=prompt_template_version,
+            prompt_settings=prompt_settings,
+        )
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Provenance:
+        """Raises ValueError where `value` is not what `to_dict` gave."""
+        try:
+            provenance = cls(**value)
+        except TypeError as error:
+            raise ValueError(f"incomplete provenance ({error})") from None
+        texts = [value for name, value in vars(provenance).items() if name != "prompt_settings"]
+        switches = provenance.prompt_settings
+        if not all(isinstance(text, str) for text in texts) or not isinstance(switches, dict):
+            raise ValueError("a provenance of other types")
+        return provenance
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def mismatches(self, other: Provenance) -> list[str]:
+        """What differs, one line each, in words; empty where results can be compared. Names of models may differ."""
+        lines = []
+        if self.weights_sha256 != other.weights_sha256:
+            lines.append(f"model weights: {_model(self)}, here {_model(other)}")
+        if self.dtype != other.dtype:
+            lines.append(f"dtype: {self.dtype}, here {other.dtype}")
+        if self.prompt_template_version != other.prompt_template_version:
+            lines.append(
+                f"prompt templates: version {self.prompt_template_version}, here {other.prompt_template_version}"
+            )
+        for name in sorted(self.prompt_settings.keys() | other.prompt_settings.keys()):
+            mine, theirs = self.prompt_settings.get(name), other.prompt_settings.get(name)
+            if mine != theirs:
+                lines.append(f"{name}: {mine}, here {theirs}")
+        return lines
+
+
+def _model(provenance: Provenance) -> str:
+    return f"{provenance.model_name} (sha256 {provenance.weights_sha256[:12]})"
+
+
+def weights_sha256(model_name: str) -> str:
+    """SHA-256 over the content of all weight files of a folder or hub id.
+
+    The whole content, because fine-tuned models differ from their base in nothing else; files are read in parallel,
+    and loading the model afterwards finds them in the page cache. Downloads a hub model that is not cached yet.
+
+    Raises:
+        ValueError: there is no such model, or it has no weights.
+    """
+    files = _weight_files(_model_folder(model_name))
+    with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
+        digests = pool.map(_file_sha256, files)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _model_folder(model_name: str) -> Path:
+    if Path(model_name).is_dir():
+        return Path(model_name)
+    try:
+        for name in WEIGHT_FILES:
+            stem, suffix = name.split(".")
+            folder = Path(snapshot_download(model_name, allow_patterns=[f"{stem}*.{suffix}", f"{stem}*.index.json"]))
+            if any(folder.glob(f"{stem}*.{suffix}")):
+                return folder
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"model {model_name!r} is neither a folder nor a hub model that can be reached ({type(error).__name__}); "
+            "check the spelling, or give the path of a downloaded model"
+        ) from None
+    return folder
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    raise ValueError(f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}, or an index of shards")
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path, size: int = 1 << 22) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(size):
+            yield block

@@ -1,0 +1,159 @@
+"""Reward shapes: named functions of the improvement that a plan brings, and how to plug in one's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import itertools
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrlhf.vr_cli import perplexity
+from openrlhf.vr_cli.perplexity import Likelihood
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardInputs:
+    """All that a reward function may look at, for one response."""
+
+    datapoint: dict[str, Any]
+    response: str
+    """The policy's whole response, reasoning included."""
+    baseline: Likelihood
+    """Of the gold text without a plan."""
+    planned: Likelihood
+    """Of the gold text after the plan."""
+
+    @property
+    def improvement_pct(self) -> float:
+        """Percent by which the plan lowers the perplexity."""
+        return perplexity.improvement_pct(self.baseline, self.planned)
+
+
+RewardFunction = Callable[[RewardInputs], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """`reward` for an improvement of at least `threshold_pct`, up to the next tier's threshold."""
+
+    threshold_pct: float
+    reward: float
+
+
+DEFAULT_TIERS = (
+    Tier(threshold_pct=0.05, reward=0.5),
+    Tier(threshold_pct=1.0, reward=0.9),
+    Tier(threshold_pct=2.0, reward=1.0),
+)
+"""As in the paper's code; below the first threshold the reward is 0."""
+
+
+def parse_tiers(text: str) -> tuple[Tier, ...]:
+    """Reads tiers such as `0.05:0.5,1:0.9,2:1.0` (improvement in percent : reward), thresholds ascending.
+
+    Raises:
+        ValueError: not of that form, not finite, or thresholds out of order.
+    """
+    try:
+        numbers = [tuple(float(number) for number in part.split(":")) for part in text.split(",")]
+        tiers = tuple(Tier(threshold_pct=threshold, reward=reward) for threshold, reward in numbers)
+    except ValueError:
+        raise ValueError(
+            f"reward tiers {text!r}: expected threshold:reward pairs such as 0.05:0.5,1:0.9,2:1.0"
+        ) from None
+    thresholds = [tier.threshold_pct for tier in tiers]
+    if not all(math.isfinite(value) for pair in numbers for value in pair):
+        raise ValueError(f"reward tiers {text!r}: every number must be finite")
+    if any(low >= high for low, high in itertools.pairwise(thresholds)):
+        raise ValueError(f"reward tiers {text!r}: thresholds must ascend")
+    return tiers
+
+
+def tiered_reward(improvement: float, tiers: Sequence[Tier]) -> float:
+    """The reward of the highest tier that the improvement (percent) reaches, 0 below the first."""
+    reached = [tier.reward for tier in tiers if improvement >= tier.threshold_pct]
+    return reached[-1] if reached else 0.0
+
+
+SHAPES: dict[str, RewardFunction] = {
+    "tiers": lambda inputs: tiered_reward(inputs.improvement_pct, DEFAULT_TIERS),
+    "improvement": lambda inputs: inputs.improvement_pct,
+    "positive": lambda inputs: max(0.0, inputs.improvement_pct),
+    "negative": lambda inputs: min(0.0, inputs.improvement_pct),
+    "binary": lambda inputs: 0.0 if inputs.improvement_pct < 0 else 1.0,
+    "nll_delta": lambda inputs: inputs.baseline.mean_nll - inputs.planned.mean_nll,
+}
+"""What `--reward_shape` names: `nll_delta` in nats per gold token, the others from the improvement in percent."""
+
+
+def make_reward_function(shape: str = "tiers", tiers: str | None = None, custom: str | None = None) -> RewardFunction:
+    """The reward function that the flags ask for; it raises ValueError rather than return NaN or infinity.
+
+    Args:
+        shape: a name in `SHAPES`.
+        tiers: for `tiers`, thresholds and rewards of one's own, as `parse_tiers` reads them.
+        custom: `file.py:name` of a function of `RewardInputs`, in place of a shape.
+
+    Raises:
+        ValueError: an unknown shape, bad tiers, tiers for something else, or a custom function that cannot be used.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"unknown reward shape {shape!r}; choose from {', '.join(SHAPES)}")
+    if custom is not None and (tiers is not None or shape != "tiers"):
+        raise ValueError(f"the reward function {custom!r} replaces the shape: give no shape or tiers beside it")
+    if tiers is not None and shape != "tiers":
+        raise ValueError(f"reward tiers belong to the shape 'tiers', not to {shape!r}")
+    if custom is not None:
+        return _checked(load_reward_function(custom), custom)
+    if tiers is not None:
+        own_tiers = parse_tiers(tiers)
+        return _checked(lambda inputs: tiered_reward(inputs.improvement_pct, own_tiers), shape)
+    return _checked(SHAPES[shape], shape)
+
+
+def load_reward_function(spec: str) -> RewardFunction:
+    """Loads `file.py:name`. Errors inside the file surface as they are.
+
+    Raises:
+        ValueError: no such file or name, or not a function of one argument.
+    """
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not file or not name or path.suffix != ".py":
+        raise ValueError(f"reward function {spec!r}: expected file.py:name")
+    if not path.is_file():
+        raise ValueError(f"reward function {spec!r}: there is no file {path.resolve()}")
+    function = getattr(_load_module(path), name, None)
+    if not callable(function):
+        raise ValueError(f"reward function {spec!r}: {file} defines no function {name!r}")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        raise ValueError(f"reward function {spec!r}: {name} must take one argument, a RewardInputs") from None
+    return function
+
+
+def _load_module(path: Path) -> Any:
+    module_name = f"reward_function_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses in the file look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _checked(function: RewardFunction, name: str) -> RewardFunction:
+    def reward_function(inputs: RewardInputs) -> float:
+        reward = function(inputs)
+        if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
+            raise ValueError(f"the reward function {name!r} returned {reward!r}; it must return a finite number")
+        return float(reward)
+
+    return reward_function
