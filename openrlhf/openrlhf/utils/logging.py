@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 
 ROOT_NAME = "openrlhf"
 NOISY_LIBRARIES = ("DeepSpeed", "transformers", "accelerate", "torch.distributed", "filelock", "httpx")
@@ -51,3 +52,5 @@ def quiet_libraries() -> None:
         return
     for name in NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # DeepSpeed's collectives, once per call and rank
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
