@@ -17,6 +17,7 @@ from pathlib import Path
 
 from openrlhf.cli.flags import deepspeed_config, max_total_tokens
 from openrlhf.cli.unsupported import UNSUPPORTED
+from openrlhf.datasets.blending import SPLIT_FILES
 from openrlhf.utils.load_function import load_function
 from openrlhf.vr_cli.rewards import make_reward_function
 
@@ -44,6 +45,7 @@ NEEDS_OTHER = (
     ("wandb_org", None, "use_wandb"),
     ("wandb_group", None, "use_wandb"),
     ("kl_target", None, "init_kl_coef"),
+    ("label_key", None, "remote_rm_url"),
 )
 
 POSITIVE = (
@@ -239,24 +241,24 @@ def _data(args: argparse.Namespace) -> Iterator[str]:
     yield from _shares(args, len(sources))
     splits = {"--prompt_split": args.prompt_split} | ({"--eval_split": args.eval_split} if args.eval_steps > 0 else {})
     for source in sources:
-        kind, at, folder = source.rpartition("@")
-        if not at:
-            continue
-        if kind != "json":
-            yield f"--prompt_data {source}: files of type {kind} are not read; pass json@DIR with JSONL files"
-        elif not Path(folder).is_dir():
-            yield f"--prompt_data {source}: no such folder; make it with setup_rl_data.py"
-        else:
-            for flag, split in splits.items():
-                if not any((Path(folder) / name).is_file() for name in split_file_names(split)):
-                    name = split_file_names(split)[0]
-                    yield f"{flag} {split}: {folder} holds no {name}; make it with setup_rl_data.py"
+        yield from _source(source, splits)
 
 
-def split_file_names(split: str) -> list[str]:
-    """The names under which the rows of a split may be stored; `val` and `validation` are one split."""
-    aliases = {"validation": ["val", "validation"], "val": ["val", "validation"]}.get(split, [split])
-    return [f"{alias}.jsonl" for alias in aliases]
+def _source(source: str, splits: dict[str, str]) -> Iterator[str]:
+    """One part of --prompt_data: json@DIR, a JSONL file, or a hub id (which only the hub can check)."""
+    if "@" in source and not source.startswith("json@"):
+        yield f"--prompt_data {source}: only JSON lines are read; pass json@DIR"
+        return
+    if not (source.startswith("json@") or source.endswith(".jsonl")):
+        return
+    path = Path(source.removeprefix("json@"))
+    if path.is_dir():
+        for flag, split in splits.items():
+            names = SPLIT_FILES.get(split, (f"{split}.jsonl",))
+            if not any((path / name).is_file() for name in names):
+                yield f"{flag} {split}: {path} holds no {' or '.join(names)}; make it with setup_rl_data.py"
+    elif not path.is_file():
+        yield f"--prompt_data {source}: no such file or folder; make it with setup_rl_data.py"
 
 
 def _shares(args: argparse.Namespace, num_sources: int) -> Iterator[str]:
@@ -298,7 +300,7 @@ def _reward_file(args: argparse.Namespace) -> Iterator[str]:
         yield f"--remote_rm_url {url}: reward servers are not supported; pass a Python file with a function reward_func"
     else:
         try:
-            load_function(f"{url}:reward_func")
+            load_function(f"{url}:reward_func", num_arguments=3)
         except ValueError as error:
             yield f"--remote_rm_url {url}: {error}"
     vr_cli = {"baseline_ppl_path": None, "reward_shape": "tiers", "reward_tiers": None, "reward_function": None}
