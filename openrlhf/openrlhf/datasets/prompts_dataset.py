@@ -114,9 +114,7 @@ def load_prompts(
     )
     if not rows:
         raise ValueError(f"{config.prompt_data}: split {split!r} has no rows")
-    return PromptDataset(
-        rows, tokenizer, config, prompt_max_len=prompt_max_len, resolve_datapoint=resolve_datapoint
-    )
+    return PromptDataset(rows, tokenizer, config, prompt_max_len=prompt_max_len, resolve_datapoint=resolve_datapoint)
 
 
 def _prompt_text(value: Any, key: str) -> str:
@@ -124,7 +122,9 @@ def _prompt_text(value: Any, key: str) -> str:
     if isinstance(value, str) and value.strip():
         return value
     if isinstance(value, list) and value:
-        if all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value):
+        if all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+        ):
             return "\n\n".join(message["content"] for message in value)
         raise ValueError(f"field {key!r} must hold messages with the strings 'role' and 'content'")
     raise ValueError(f"field {key!r} must be a text or a list of messages, and not empty")

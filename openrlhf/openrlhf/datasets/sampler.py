@@ -43,6 +43,7 @@ class RolloutSchedule:
     def num_updates(self, *, samples_per_prompt: int, train_batch_size: int, max_epochs: int) -> int:
         """Optimizer steps of the whole run: the length of the learning-rate schedule."""
         per_episode = sum(
-            ceil(self.batch_size(step) * samples_per_prompt / train_batch_size) for step in range(self.steps_per_episode)
+            ceil(self.batch_size(step) * samples_per_prompt / train_batch_size)
+            for step in range(self.steps_per_episode)
         )
         return self.num_episodes * per_episode * max_epochs

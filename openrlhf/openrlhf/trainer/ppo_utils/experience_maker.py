@@ -94,7 +94,12 @@ class RemoteExperienceMaker:
                 references[samples.prompt.index] = self._start_reference_logprobs(samples)
 
         pending = self._sample_and_score(
-            prompts, self.config.rollout_sampling, step=step, stream=TRAIN_STREAM, timer=timer, also=also_start_reference
+            prompts,
+            self.config.rollout_sampling,
+            step=step,
+            stream=TRAIN_STREAM,
+            timer=timer,
+            also=also_start_reference,
         )
         old_logprobs = None
         if self.overlap_reference:
@@ -184,8 +189,7 @@ class RemoteExperienceMaker:
         temperature = self.config.rollout_sampling.temperature
         with timer.phase("old_logprobs"):
             results = [
-                self.actor(batch, temperature).cpu()
-                for batch, _ in in_lockstep(flat, SharedPrefixBatch.empty())
+                self.actor(batch, temperature).cpu() for batch, _ in in_lockstep(flat, SharedPrefixBatch.empty())
             ]
         remaining = iter(results)
         return [split_batches(batches, [next(remaining) for _ in batches]) for batches in packed]
@@ -215,7 +219,10 @@ class RemoteExperienceMaker:
                 for o, r in zip(old, ref if ref is not None else old, strict=True)
             ]
             advantages.append(
-                [token_returns(s, kl, kl_coef=kl_coef, gamma=algorithm.gamma) for s, kl in zip(shaped, kls, strict=True)]
+                [
+                    token_returns(s, kl, kl_coef=kl_coef, gamma=algorithm.gamma)
+                    for s, kl in zip(shaped, kls, strict=True)
+                ]
             )
         if algorithm.advantage_estimator in NORMALISED_OVER_ROLLOUT:
             return self._whiten_over_ranks(advantages)

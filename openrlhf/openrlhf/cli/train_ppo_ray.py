@@ -1,0 +1,110 @@
+"""Trains a policy with a reward from a Python file.
+
+    python -m openrlhf.cli.train_ppo_ray --pretrain MODEL --prompt_data json@DIR --remote_rm_url reward.py ...
+
+`train_ncp.py` calls `run` with the actor class whose reward is VR-CLI. What happens, in order: flags and data are
+checked; Ray starts or is joined; vLLM engines, reference and policy workers start; every policy rank runs the loop of
+`trainer/ppo_trainer.py`; the trained policy is saved.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from openrlhf.cli.flags import parse_args, to_config
+from openrlhf.cli.validate import validate
+from openrlhf.config import TrainConfig
+from openrlhf.trainer.ray.launcher import PPORayActorGroup, ReferenceModelRayActor, wait_all
+from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
+from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
+from openrlhf.utils.devices import num_gpus
+from openrlhf.utils.logging import init_logger, quiet_libraries
+from openrlhf.utils.utils import get_tokenizer
+
+logger = init_logger(__name__)
+
+# Shares of a GPU that Ray books where policy and reference share it.
+ACTOR_GPU_SHARE, REF_GPU_SHARE = 0.6, 0.4
+
+
+def run(argv: Sequence[str] | None, actor_class: type[ActorModelRayActor]) -> int:
+    """Checks, trains and saves; the exit code: 2 for bad input, found before any model loads."""
+    args = parse_args(argv)
+    quiet_libraries()
+    try:
+        start_ray()
+        validate(args, num_gpus=int(ray.cluster_resources().get("GPU", 0)))
+        config = to_config(args)
+        tokenizer = get_tokenizer(
+            config.policy.pretrain,
+            use_fast=config.policy.use_fast_tokenizer,
+            trust_remote_code=config.policy.trust_remote_code,
+        )
+        actor_class.check_data(config, tokenizer)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    train(config, actor_class, vars(args))
+    return 0
+
+
+def start_ray() -> None:
+    """Joins the cluster of RAY_ADDRESS (a submitted job has one), or starts one on this machine, on loopback only."""
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(logging_level="warning")
+        return
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers would run at nice 15
+    ray.init(
+        address="local",
+        num_gpus=num_gpus(),
+        include_dashboard=False,
+        logging_level="warning",
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config: dict[str, Any]) -> None:
+    """Starts all workers, trains, saves. The first failure of any worker ends it and is raised here."""
+    placement = config.placement
+    engines = create_vllm_engines(config.policy.pretrain, config.engine)
+    actors = PPORayActorGroup(
+        actor_class,
+        num_nodes=placement.actor_num_nodes,
+        num_gpus_per_node=placement.actor_num_gpus_per_node,
+        seed=config.seed,
+        gpu_share=ACTOR_GPU_SHARE if placement.colocate_actor_ref else 1.0,
+    )
+    references = PPORayActorGroup(
+        ReferenceModelRayActor,
+        num_nodes=placement.ref_num_nodes,
+        num_gpus_per_node=placement.ref_num_gpus_per_node,
+        seed=config.seed,
+        shared_placement=actors.placement if placement.colocate_actor_ref else None,
+        gpu_share=REF_GPU_SHARE if placement.colocate_actor_ref else 1.0,
+    )
+    logger.info(
+        "loading models: %d policy and %d reference workers, %d vLLM engines",
+        len(actors.workers),
+        len(references.workers),
+        len(engines),
+    )
+    wait_all(
+        [engine.start.remote() for engine in engines]
+        + references.run("init_model", config)
+        + actors.run("init_model", config)
+    )
+    wait_all(actors.run("fit", engines, references.workers, run_config))
+    wait_all(actors.run("save_model"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(argv, ActorModelRayActor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""The training loop. One `PPOTrainer` runs on every actor rank, all in step.
+
+                        one step, on every actor rank
+    prompts --> vLLM engines --> samples --> reference log-probs \\
+                                   |    \\-> VR-CLI scoring        >--> rewards --> advantages --> experiences
+                                   \\-----> old log-probs         /                                    |
+    engines <-- new weights <------------- optimizer steps <------------------------------ replay buffer
+
+`RemoteExperienceMaker` does the upper line, this file the lower one, evaluation, checkpoints and the record of it all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from openrlhf.config import TrainConfig
+from openrlhf.datasets import PromptDataset, RolloutSchedule
+from openrlhf.models.actor import Actor
+from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, ScoredSamples, add_reward_metrics
+from openrlhf.trainer.ppo_utils.kl_controller import make_kl_controller
+from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
+from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
+from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
+from openrlhf.trainer.ppo_utils.samples import Experience, Prompt
+from openrlhf.trainer.tracking import MetricsLogger
+from openrlhf.utils.deepspeed.collectives import all_gather_object, all_reduce
+from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
+from openrlhf.utils.devices import current_device, peak_memory_gib
+from openrlhf.utils.logging import init_logger
+from openrlhf.utils.progress import progress_bar
+
+logger = init_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """What a checkpoint holds beside weights, optimizer, learning rate and random states."""
+
+    step: int
+    """Rollout steps done."""
+    kl_coef: float
+    schedule: dict[str, int]
+    """The `RolloutSchedule` that `step` counts in."""
+
+
+class PPOTrainer:
+    """Trains the policy of one actor rank, together with the other ranks. Subclasses say how weights reach vLLM."""
+
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        strategy: DeepspeedStrategy,
+        actor: Actor,
+        tokenizer: PreTrainedTokenizerBase,
+        experience_maker: RemoteExperienceMaker,
+        train_prompts: PromptDataset,
+        eval_prompts: PromptDataset | None,
+        schedule: RolloutSchedule,
+        tracker: MetricsLogger | None,
+    ) -> None:
+        """`actor.model` is the engine that `strategy.prepare_train` made; `tracker` lives on rank 0."""
+        self.config = config
+        self.strategy = strategy
+        self.actor = actor
+        self.tokenizer = tokenizer
+        self.experience_maker = experience_maker
+        self.train_prompts = train_prompts
+        self.eval_prompts = eval_prompts
+        self.schedule = schedule
+        self.tracker = tracker
+        self.kl_controller = make_kl_controller(config.algorithm.init_kl_coef, config.algorithm.kl_target)
+
+    def fit(self) -> None:
+        """Trains from the newest checkpoint, or from the start, to the last step."""
+        first_step = self.resume()
+        self.sync_weights(PhaseTimer())
+        if first_step == 0 and self.evaluates:
+            self.evaluate(step=0)
+        with progress_bar("training", total=self.schedule.num_steps, enabled=self.strategy.is_rank_0()) as bar:
+            bar.update(first_step)
+            for step in range(first_step, self.schedule.num_steps):
+                metrics = self.train_step(step)
+                done = step + 1
+                self.log_step(done, metrics)
+                if self.evaluates and done % self.config.evaluation.eval_steps == 0:
+                    self.evaluate(step=done)
+                if self.saves_at(done):
+                    self.save_checkpoint(done)
+                bar.update(1)
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """Rollout `step` and its optimizer steps; returns the metrics over all ranks."""
+        timer, metrics = PhaseTimer(), MeanMetrics()
+        kl_coef = self.kl_controller.value
+        with timer.phase("step"):
+            prompts = self._share([self.train_prompts[i] for i in self.schedule.batch(step)])
+            experiences = self.experience_maker.make_experiences(
+                prompts, step=step, kl_coef=kl_coef, timer=timer, metrics=metrics
+            )
+            with timer.phase("train"):
+                self.train_on(experiences, step=step, kl_coef=kl_coef, metrics=metrics)
+            self.sync_weights(timer)
+        reduced = metrics.reduce()
+        self.kl_controller.update(reduced.get("kl", 0.0), self.schedule.batch_size(step) * self._samples_per_prompt)
+        return {**reduced, "kl_coef": kl_coef, **timer.metrics(), **self._performance(experiences, timer)}
+
+    def train_on(self, experiences: list[Experience], *, step: int, kl_coef: float, metrics: MeanMetrics) -> None:
+        """Goes `max_epochs` times over the rollout's samples, one optimizer step every `train_batch_size`."""
+        replay_buffer = ReplayBuffer(experiences)
+        batch = self.config.batch
+        num_updates = ceil(self.schedule.batch_size(step) * self._samples_per_prompt / batch.train_batch_size)
+        for epoch in range(self.config.algorithm.max_epochs):
+            updates = replay_buffer.updates(num_updates, seed=self.config.seed + step * 1000 + epoch)
+            with progress_bar("optimizing", total=num_updates, enabled=self.strategy.is_rank_0()) as bar:
+                for samples in updates:
+                    micro_batches = replay_buffer.micro_batches(samples, max_tokens=batch.train_pack_tokens)
+                    self.optimizer_step(micro_batches, len(samples), kl_coef=kl_coef, metrics=metrics)
+                    bar.update(1)
+
+    def optimizer_step(
+        self, micro_batches: list[TrainBatch], num_samples: int, *, kl_coef: float, metrics: MeanMetrics
+    ) -> None:
+        """One optimizer step over all ranks' micro-batches: the loss is the mean over all their samples."""
+        num_samples_everywhere = all_reduce(num_samples, op="sum")
+        if num_samples_everywhere == 0:
+            return
+        # DeepSpeed averages gradients over ranks; the sum over micro-batches and ranks must be a mean over samples.
+        scale = self.strategy.world_size / num_samples_everywhere
+        empty = TrainBatch.empty(with_reference=self._kl_in_loss)
+        for train_batch, is_last in in_lockstep(micro_batches, empty):
+            output = self.loss(train_batch, kl_coef=kl_coef)
+            self.strategy.backward(self.actor.model, output.loss_sum * scale, is_last=is_last)
+            metrics.add_sum("loss", output.loss_sum.item(), train_batch.batch.num_samples)
+            for name, value in output.metric_sums.items():
+                metrics.add_sum(name, value, train_batch.batch.num_samples)
+        metrics.add("learning_rate", [self.actor.model.get_lr()[0]])
+        metrics.add("grad_norm", [self.strategy.step(self.actor.model)])
+
+    def loss(self, train_batch: TrainBatch, *, kl_coef: float) -> PolicyLossOutput:
+        """The policy loss of one packed micro-batch, summed over its samples."""
+        device = current_device()
+        ref_logprobs = train_batch.ref_logprobs if self._kl_in_loss else None
+        inputs = PolicyLossInputs(
+            logprobs=self.actor(train_batch.batch, self.config.rollout_sampling.temperature),
+            old_logprobs=train_batch.old_logprobs.to(device),
+            advantages=train_batch.advantages.to(device),
+            label_samples=train_batch.batch.label_samples.to(device),
+            num_samples=train_batch.batch.num_samples,
+            ref_logprobs=None if ref_logprobs is None else ref_logprobs.to(device),
+        )
+        algorithm = self.config.algorithm
+        return policy_loss(inputs, eps_clip=algorithm.eps_clip, kl_coef=kl_coef, kl_estimator=algorithm.kl_estimator)
+
+    def sync_weights(self, timer: PhaseTimer) -> None:
+        """Brings the policy's weights to whatever samples from it."""
+        raise NotImplementedError
+
+    # ---- evaluation --------------------------------------------------------------------------------------------
+
+    @property
+    def evaluates(self) -> bool:
+        return self.eval_prompts is not None and self.config.evaluation.eval_steps > 0
+
+    def evaluate(self, step: int) -> None:
+        """Samples and scores the evaluation split; logs the means and keeps every completion."""
+        assert self.eval_prompts is not None
+        timer, metrics = PhaseTimer(), MeanMetrics()
+        with timer.phase("eval"):
+            scored = self.experience_maker.evaluate(
+                self._share(list(self.eval_prompts)), self.config.evaluation.sampling, step=step, timer=timer
+            )
+        add_reward_metrics(metrics, scored)
+        reduced = {**metrics.reduce(), **timer.metrics()}
+        shares = all_gather_object([row for group in scored for row in completion_rows(group)])
+        if self.tracker is not None:
+            rows = sorted(
+                (row for share in shares for row in share), key=lambda row: (row["prompt_index"], row["sample"])
+            )
+            self.tracker.log(step, "eval", reduced)
+            self.tracker.log_completions(step, rows)
+            logger.info("evaluation at step %d: %s", step, summary(reduced))
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------
+
+    def saves_at(self, done: int) -> bool:
+        """Every `save_steps`, and at the end."""
+        save_steps = self.config.checkpoint.save_steps
+        return save_steps > 0 and (done % save_steps == 0 or done == self.schedule.num_steps)
+
+    def save_checkpoint(self, done: int) -> None:
+        checkpoint = self.config.checkpoint
+        tag = f"global_step{done}"
+        if not checkpoint.disable_ds_ckpt:
+            state = TrainState(step=done, kl_coef=self.kl_controller.value, schedule=asdict(self.schedule))
+            self.strategy.save_checkpoint(
+                self.actor.model,
+                f"{checkpoint.ckpt_path}/_actor",
+                tag,
+                asdict(state),
+                max_num=checkpoint.max_ckpt_num,
+                max_gb=checkpoint.max_ckpt_mem_gb,
+            )
+        if checkpoint.save_hf_ckpt:
+            self.strategy.save_hf_model(self.actor.model, self.tokenizer, f"{checkpoint.ckpt_path}/{tag}_hf")
+
+    def resume(self) -> int:
+        """Loads the newest complete checkpoint if asked to; returns how many steps are done.
+
+        Raises:
+            ValueError: the checkpoint was made with other data or batch settings, whose steps mean something else.
+        """
+        checkpoint = self.config.checkpoint
+        client_state = None
+        if checkpoint.load_checkpoint:
+            client_state = self.strategy.load_checkpoint(self.actor.model, f"{checkpoint.ckpt_path}/_actor")
+        if client_state is None:
+            return 0
+        state = TrainState(**{name: client_state[name] for name in TrainState.__dataclass_fields__})
+        check_same_schedule(state.schedule, asdict(self.schedule))
+        self.kl_controller.value = state.kl_coef
+        logger.info("resumed after step %d of %d", state.step, self.schedule.num_steps)
+        if self.tracker is not None:
+            self.tracker.resume(state.step)
+        return state.step
+
+    # ---- the rest ----------------------------------------------------------------------------------------------
+
+    @property
+    def _samples_per_prompt(self) -> int:
+        return self.config.batch.n_samples_per_prompt
+
+    @property
+    def _kl_in_loss(self) -> bool:
+        return self.config.algorithm.use_kl_loss and self.config.needs_reference_logprobs
+
+    def _share(self, prompts: list[Prompt]) -> list[Prompt]:
+        """This rank's prompts; shares differ by one at most, and may be empty."""
+        return prompts[self.strategy.rank :: self.strategy.world_size]
+
+    def log_step(self, done: int, metrics: dict[str, float]) -> None:
+        if self.tracker is not None and done % self.config.tracking.logging_steps == 0:
+            self.tracker.log(done, "train", metrics)
+            logger.info("step %d/%d: %s", done, self.schedule.num_steps, summary(metrics))
+
+    def _performance(self, experiences: list[Experience], timer: PhaseTimer) -> dict[str, float]:
+        """With --perf: sampled tokens per second of the whole step and of sampling, and the highest peak memory."""
+        if not self.config.tracking.perf:
+            return {}
+        num_tokens = all_reduce(sum(len(c.token_ids) for e in experiences for c in e.samples.completions), op="sum")
+        return {
+            "perf/tokens_per_s": num_tokens / timer.seconds["step"],
+            "perf/generated_tokens_per_s": num_tokens / timer.seconds["generate"],
+            "perf/actor_peak_memory_gib": all_reduce(peak_memory_gib(), op="max"),
+        }
+
+
+def completion_rows(group: ScoredSamples) -> list[dict[str, Any]]:
+    """One JSON-ready row for each completion of an evaluation."""
+    prompt, rewards = group.samples.prompt, group.rewards
+    return [
+        {
+            "prompt_index": prompt.index,
+            "datapoint_id": prompt.datapoint_id,
+            "sample": i,
+            "prompt": prompt.text,
+            "completion": response,
+            "finish_reason": completion.finish_reason,
+            "response_length": len(completion.token_ids),
+            "reward": rewards.rewards[i],
+            **{name: values[i] for name, values in rewards.metrics.items()},
+        }
+        for i, (response, completion) in enumerate(zip(group.samples.responses, group.samples.completions, strict=True))
+    ]
+
+
+def check_same_schedule(saved: dict[str, int], current: dict[str, int]) -> None:
+    """More episodes are fine; anything else changes which prompts a step number stands for."""
+    for name, value in current.items():
+        if name != "num_episodes" and saved[name] != value:
+            raise ValueError(
+                f"the checkpoint was made with {name} {saved[name]}, this run has {value}: resume with the same data "
+                "and batch settings, or start anew in another --ckpt_path"
+            )
+
+
+def summary(metrics: dict[str, float]) -> str:
+    """The numbers to watch, on one line."""
+    names = ("reward", "improvement_pct", "kl", "response_length", "time/step_s", "time/eval_s")
+    return ", ".join(f"{name.removeprefix('time/')} {metrics[name]:.4g}" for name in names if name in metrics)

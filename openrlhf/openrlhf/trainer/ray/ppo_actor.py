@@ -1,0 +1,211 @@
+"""The policy's Ray workers: load, train, hand the weights to vLLM, save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from openrlhf.config import TrainConfig
+from openrlhf.datasets import PromptDataset, RolloutSchedule, load_prompts
+from openrlhf.datasets.prompts_dataset import ResolveDatapoint
+from openrlhf.models.actor import Actor, load_causal_lm
+from openrlhf.models.logprobs import unwrap
+from openrlhf.trainer.ppo_trainer import PPOTrainer
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.lockstep import ReferenceClient
+from openrlhf.trainer.ppo_utils.metrics import PhaseTimer
+from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
+from openrlhf.trainer.ppo_utils.samples import Prompt
+from openrlhf.trainer.ray.launcher import BasePPORole
+from openrlhf.trainer.ray.weight_transfer import WeightSender
+from openrlhf.trainer.tracking import MetricsLogger
+from openrlhf.utils.deepspeed.collectives import barrier
+from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
+from openrlhf.utils.deepspeed.parameters import gather_params, named_parameter_buckets
+from openrlhf.utils.logging import init_logger
+from openrlhf.utils.utils import get_tokenizer
+
+logger = init_logger(__name__)
+
+WEIGHT_BUCKET_BYTES = 512 * 2**20
+
+
+class ActorPPOTrainer(PPOTrainer):
+    """A `PPOTrainer` whose samples come from vLLM engines that get the weights after every step."""
+
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        strategy: DeepspeedStrategy,
+        actor: Actor,
+        tokenizer: PreTrainedTokenizerBase,
+        engines: Sequence[Any],
+        reference_workers: Sequence[Any],
+        remote_experience_maker_class: type[RemoteExperienceMaker] = RemoteExperienceMaker,
+        **kwargs: Any,
+    ) -> None:
+        """`kwargs`: the prompts, schedule and tracker of `PPOTrainer`."""
+        reward_file = config.reward.remote_rm_url
+        experience_maker = remote_experience_maker_class(
+            config=config,
+            actor=actor,
+            tokenizer=tokenizer,
+            engines=engines,
+            reference=ReferenceClient(reference_workers, rank=strategy.rank, world_size=strategy.world_size),
+            reward_function=RewardFileFunction(reward_file) if reward_file else None,
+        )
+        super().__init__(
+            config=config,
+            strategy=strategy,
+            actor=actor,
+            tokenizer=tokenizer,
+            experience_maker=experience_maker,
+            **kwargs,
+        )
+        self.weight_sender: WeightSender | None = None
+        if strategy.is_rank_0():
+            self.weight_sender = WeightSender(
+                backend=config.engine.sync_backend,
+                tensor_parallel_size=config.engine.tensor_parallel_size,
+                bucket_bytes=WEIGHT_BUCKET_BYTES,
+            )
+            self.weight_sender.connect(list(engines))
+
+    def sync_weights(self, timer: PhaseTimer) -> None:
+        """Rank 0 sends; under ZeRO-3 every rank takes part in gathering, bucket by bucket."""
+        with timer.phase("transfer"):
+            if self.weight_sender is not None:
+                self.weight_sender.send(self._full_weights())
+            else:
+                for _ in self._full_weights():
+                    pass
+            barrier()
+
+    def _full_weights(self) -> Iterator[tuple[str, Tensor]]:
+        for bucket in named_parameter_buckets(unwrap(self.actor.model), WEIGHT_BUCKET_BYTES):
+            with gather_params(parameter for _, parameter in bucket):
+                yield from bucket
+
+
+class ActorModelRayActor(BasePPORole):
+    """One rank of the policy.
+
+    Another task plugs in by subclass: `remote_experience_maker_class` brings the reward, `datapoint_resolver` finds
+    the datapoint that belongs to a prompt row.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        remote_experience_maker_class: type[RemoteExperienceMaker] = RemoteExperienceMaker,
+    ) -> None:
+        super().__init__(rank=rank, world_size=world_size)
+        self.remote_experience_maker_class = remote_experience_maker_class
+
+    @classmethod
+    def datapoint_resolver(cls, config: TrainConfig) -> ResolveDatapoint | None:
+        """What finds a prompt row's datapoint; None: its `--label_key` value is all there is."""
+        return None
+
+    @classmethod
+    def load_prompts(
+        cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[PromptDataset, PromptDataset | None]:
+        """The training prompts and, if there are evaluations, theirs.
+
+        Raises:
+            ValueError: any row cannot be used; the message names it.
+        """
+        resolver = cls.datapoint_resolver(config)
+
+        def load(split: str) -> PromptDataset:
+            return load_prompts(
+                config.data,
+                tokenizer,
+                split=split,
+                prompt_max_len=config.batch.prompt_max_len,
+                seed=config.seed,
+                resolve_datapoint=resolver,
+            )
+
+        return load(config.data.prompt_split), load(
+            config.data.eval_split
+        ) if config.evaluation.eval_steps > 0 else None
+
+    @classmethod
+    def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+        """What the launcher runs once, before any model loads: every prompt of the run, all of them usable.
+
+        Raises:
+            ValueError: they are not.
+        """
+        train_prompts, eval_prompts = cls.load_prompts(config, tokenizer)
+        logger.info("%d training prompts, %d evaluation prompts", len(train_prompts), len(eval_prompts or []))
+        return [*train_prompts, *(eval_prompts or [])]
+
+    def init_model(self, config: TrainConfig) -> None:
+        """Loads prompts and policy, and makes the policy's engine and optimizer."""
+        self.config = config
+        self.tokenizer = get_tokenizer(
+            config.policy.pretrain,
+            use_fast=config.policy.use_fast_tokenizer,
+            trust_remote_code=config.policy.trust_remote_code,
+        )
+        self.train_prompts, self.eval_prompts = self.load_prompts(config, self.tokenizer)
+        self.schedule = make_schedule(config, len(self.train_prompts))
+        model = self.strategy.load_model(partial(load_causal_lm, config.policy), config.actor_deepspeed)
+        engine = self.strategy.prepare_train(
+            model,
+            deepspeed=config.actor_deepspeed,
+            optimizer=config.optimizer,
+            num_optimizer_steps=self.schedule.num_updates(
+                samples_per_prompt=config.batch.n_samples_per_prompt,
+                train_batch_size=config.batch.train_batch_size,
+                max_epochs=config.algorithm.max_epochs,
+            ),
+        )
+        self.actor = Actor(engine)
+
+    def fit(self, engines: Sequence[Any], reference_workers: Sequence[Any], run_config: dict[str, Any]) -> None:
+        """Trains to the end. `run_config`: the resolved command line, kept beside the metrics."""
+        tracker = None
+        if self.strategy.is_rank_0():
+            tracker = MetricsLogger(self.config.tracking, self.config.checkpoint.save_path, run_config)
+        trainer = ActorPPOTrainer(
+            config=self.config,
+            strategy=self.strategy,
+            actor=self.actor,
+            tokenizer=self.tokenizer,
+            engines=engines,
+            reference_workers=reference_workers,
+            remote_experience_maker_class=self.remote_experience_maker_class,
+            train_prompts=self.train_prompts,
+            eval_prompts=self.eval_prompts,
+            schedule=self.schedule,
+            tracker=tracker,
+        )
+        trainer.fit()
+        if tracker is not None:
+            tracker.close()
+
+    def save_model(self) -> None:
+        """Saves the trained policy as a Hugging Face folder, `final_model` in `--save_path`."""
+        path = Path(self.config.checkpoint.save_path) / "final_model"
+        self.strategy.save_hf_model(self.actor.model, self.tokenizer, path)
+
+
+def make_schedule(config: TrainConfig, num_prompts: int) -> RolloutSchedule:
+    return RolloutSchedule(
+        num_prompts=num_prompts,
+        rollout_batch_size=config.batch.rollout_batch_size,
+        num_episodes=config.num_episodes,
+        seed=config.seed,
+    )

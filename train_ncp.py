@@ -1,0 +1,23 @@
+"""Trains a policy to plan next chapters, with VR-CLI as its reward.
+
+    python train_ncp.py --pretrain MODEL --prompt_data json@rl_data --input_key prompt --apply_chat_template \
+        --baseline_ppl_path prompt_to_datapoint_with_baseline_ppl_X.pkl --advantage_estimator group_norm ...
+
+`python train_ncp.py --help` lists the flags; `train_7b.sh` and `train_3b.sh` hold the paper's settings,
+`quickstart.sh` those for a small machine without GPU.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from openrlhf.cli.train_ppo_ray import run
+from ray_utils import CustomStoryBasedActorModelRayActor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a training; returns the process's exit code."""
+    return run(argv, CustomStoryBasedActorModelRayActor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
