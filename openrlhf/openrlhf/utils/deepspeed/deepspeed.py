@@ -53,6 +53,10 @@ class DeepspeedStrategy:
         set_device(int(os.environ["LOCAL_RANK"]))
         import_deepspeed().init_distributed(dist_backend(), auto_mpi_discovery=False, timeout=timeout)
         set_seed(self.seed + self.rank)
+        if not self.is_rank_0():
+            from transformers.utils import logging as transformers_logging
+
+            transformers_logging.disable_progress_bar()
 
     @property
     def rank(self) -> int:
@@ -113,7 +117,8 @@ class DeepspeedStrategy:
         )
         if deepspeed.torch_compile:
             engine.compile()
-        return engine.eval()
+        engine.eval()  # returns nothing
+        return engine
 
     # Optimizer steps
 

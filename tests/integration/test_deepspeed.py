@@ -1,0 +1,206 @@
+"""The DeepSpeed strategy on real processes over gloo, against plain torch: one spawn per number of ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from deepspeed_worker import (
+    MAX_NORM,
+    NUM_STEPS,
+    OPTIMIZER,
+    STEPS_BEFORE_SAVE,
+    VOCAB_SIZE,
+    nll_sum,
+    num_labels,
+    run_rank,
+    step_batches,
+)
+from openrlhf.utils.checkpoints import newest_checkpoint
+from openrlhf.utils.deepspeed.optimizer import lr_factor, parameter_groups
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+STAGES = (0, 1, 2, 3)
+WORLD_SIZES = (1, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds `model/`, a tiny tied Qwen2 of which three matrices a layer and the embedding are large enough
+    (10^5 elements) that ZeRO-3 really partitions them."""
+    folder = tmp_path_factory.mktemp("deepspeed")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=2048,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder / "model")
+    words = Tokenizer(WordLevel({"<eos>": 0, "a": 1, "<unk>": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module", params=WORLD_SIZES, ids=lambda n: f"{n}rank")
+def ranks(request: pytest.FixtureRequest, folder: Path) -> list[dict[Any, Any]]:
+    """What each rank found, in rank order."""
+    world_size = request.param
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    torch.multiprocessing.spawn(run_rank, (world_size, port, str(folder)), nprocs=world_size)
+    return [torch.load(folder / f"results_{world_size}_{rank}.pt") for rank in range(world_size)]
+
+
+@pytest.fixture(scope="module")
+def plain_steps(folder: Path) -> list[dict[str, Any]]:
+    """The same optimizer steps in plain torch: each step's sequences of one length in one forward."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").train()
+    adamw = torch.optim.AdamW(parameter_groups(model, OPTIMIZER.weight_decay), betas=OPTIMIZER.adam_betas)
+    return [plain_step(model, adamw, step) for step in range(NUM_STEPS)]
+
+
+def plain_step(model: Qwen2ForCausalLM, adamw: torch.optim.AdamW, step: int) -> dict[str, Any]:
+    batches = [token_ids for own in step_batches(step) for token_ids in own]
+    total = sum(num_labels(token_ids) for token_ids in batches)
+    by_length: dict[int, list[Tensor]] = {}
+    for token_ids in batches:
+        by_length.setdefault(token_ids.shape[1], []).append(token_ids)
+    loss = sum(nll_sum(model, torch.cat(group)) for group in by_length.values()) / total
+    loss.backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM).item()
+    # ceil(0.3 * 4) = 2 warm-up steps
+    learning_rate = 1e-3 * lr_factor(step, num_steps=NUM_STEPS, num_warmup_steps=2, min_lr_ratio=0.1)
+    for group in adamw.param_groups:
+        group["lr"] = learning_rate
+    adamw.step()
+    adamw.zero_grad()
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return {"loss": loss.item(), "gradients": gradients, "norm": norm, "lr": learning_rate, "weights": weights}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_accumulated_micro_batches_equal_one_plain_batch(stage, ranks, plain_steps):
+    for rank in ranks:
+        for got, want in zip(rank[stage]["steps"], plain_steps, strict=True):
+            assert got["loss"] == pytest.approx(want["loss"], abs=1e-5)
+            assert got["norm"] == pytest.approx(want["norm"], rel=1e-5)
+            assert got["norm"] > MAX_NORM  # so clipping takes part
+            assert got["lr"] == pytest.approx(want["lr"], rel=1e-9)
+            assert_close(got["gradients"], want["gradients"], 1e-6)
+            assert_close(got["weights"], want["weights"], 1e-5)
+
+
+def assert_close(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float) -> None:
+    """Equal but for key biases: softmax does not see them, so their gradients are rounding noise that Adam blows up."""
+    assert set(got) == set(want)
+    for name in set(want) - {name for name in want if name.endswith("k_proj.bias")}:
+        torch.testing.assert_close(got[name], want[name], rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resumed_equals_uninterrupted(stage, ranks):
+    for rank in ranks:
+        result = rank[stage]
+        assert result["nothing"] is None
+        assert result["client_state"] == {"step": 2, "kl": {"coef": 0.5}}
+        for got, want in zip(result["steps_again"], result["steps"][STEPS_BEFORE_SAVE:], strict=True):
+            assert got["draws"] == want["draws"]
+            assert (got["loss"], got["norm"], got["lr"]) == (want["loss"], want["norm"], want["lr"])
+            assert all(torch.equal(got["weights"][name], want["weights"][name]) for name in want["weights"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_saved_hf_model_is_the_trained_one(stage, ranks, folder):
+    path = folder / f"hf_{len(ranks)}_{stage}"
+    model = AutoModelForCausalLM.from_pretrained(path)
+    weights = ranks[0][stage]["steps"][-1]["weights"]
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert AutoTokenizer.from_pretrained(path).chat_template
+    assert (path / "model.safetensors").exists()
+    assert not list(folder.glob(".hf_*"))
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_to_fp32_gives_the_trained_weights(stage, ranks, folder):
+    checkpoints = folder / f"ckpt_{len(ranks)}_{stage}"
+    command = [sys.executable, "zero_to_fp32.py", "./", "converted", "-t", "global_step2"]
+    subprocess.run(command, cwd=checkpoints, check=True, capture_output=True, env={**os.environ, "DS_ACCELERATOR": "cpu"})
+    converted = torch.load(checkpoints / "converted" / "pytorch_model.bin", weights_only=True)
+    weights = ranks[0][stage]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
+    assert all(torch.equal(converted[name], weights[name]) for name in weights)
+
+
+def test_a_rank_killed_before_the_marker_leaves_the_previous_checkpoint(ranks, folder):
+    checkpoints = folder / f"ckpt_{len(ranks)}_2"
+    files = {path.name for path in (checkpoints / "global_step3").iterdir()}
+    assert {"INCOMPLETE", "mp_rank_00_model_states.pt", "rng_rank0.pt"} <= files
+    newest = newest_checkpoint(checkpoints)
+    assert newest is not None
+    assert newest.tag == "global_step2"
+    assert (checkpoints / "latest").read_text() == "global_step2"
+    assert json.loads((newest.path / "COMPLETE").read_text())["world_size"] == len(ranks)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_buckets_hold_every_whole_parameter_once(stage, ranks, folder):
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    want = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for rank in ranks:
+        buckets = rank[stage]["buckets"]
+        assert {name: shape for bucket in buckets for name, shape in bucket.items()} == want
+        assert sum(len(bucket) for bucket in buckets) == len(want)
+        for bucket in buckets:  # 524,288 bytes are one matrix of 64 x 2048
+            num_bytes = sum(4 * torch.Size(shape).numel() for shape in bucket.values())
+            assert num_bytes <= 600_000
+
+
+def test_bf16_partitioned_model_keeps_fp32_rotary_frequencies(ranks, folder):
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
+    with torch.no_grad():
+        want = nll_sum(model, step_batches(0)[0][2]).item()
+    for rank in ranks:
+        result = rank["rotary"]
+        assert result["partitioned"]
+        assert not result["later_partitioned"]
+        assert result["inv_freq"].dtype == torch.float32
+        assert torch.equal(result["inv_freq"], model.model.rotary_emb.inv_freq)
+        assert result["loss"] == want
+
+
+def test_eval_engines_give_plain_logits(ranks):
+    for rank in ranks:
+        for name in ("zero3", "offloaded"):
+            torch.testing.assert_close(rank["eval"][name], rank["eval"]["plain"], rtol=0, atol=1e-6)
+
+
+def test_collectives(ranks):
+    n = len(ranks)
+    for rank in ranks:
+        result = rank["collectives"]
+        assert result["mean"] == (n - 1) / 2  # of 0 .. n-1
+        assert result["sum"] == {"a": 10.0 * (n - 1) * n / 2, "b": n}
+        assert result["max"] == n - 1
+        assert result["gathered"] == [{"rank": i} for i in range(n)]
+        assert result["broadcast"] == "from 0"
+    assert len({rank["collectives"]["draw"] for rank in ranks}) == n  # seed + rank
