@@ -108,4 +108,5 @@ def _render(
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     # The template has rendered every special token itself, BOS included: adding them again would double it.
-    return tokenizer.encode(text, add_special_tokens=False)
+    # Not verbose: lengths are checked where it is known what they must fit into.
+    return tokenizer.encode(text, add_special_tokens=False, verbose=False)

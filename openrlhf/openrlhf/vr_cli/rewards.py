@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import itertools
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from openrlhf.utils.load_function import load_function
 from openrlhf.vr_cli import perplexity
 from openrlhf.vr_cli.perplexity import Likelihood
 
@@ -108,45 +105,12 @@ def make_reward_function(shape: str = "tiers", tiers: str | None = None, custom:
         raise ValueError(f"the reward function {custom!r} replaces the shape: give no shape or tiers beside it")
     if tiers is not None and shape != "tiers":
         raise ValueError(f"reward tiers belong to the shape 'tiers', not to {shape!r}")
-    if custom is not None:
-        return _checked(load_reward_function(custom), custom)
+    if custom is not None:  # errors inside the file surface as they are
+        return _checked(load_function(custom, num_arguments=1), custom)
     if tiers is not None:
         own_tiers = parse_tiers(tiers)
         return _checked(lambda inputs: tiered_reward(inputs.improvement_pct, own_tiers), shape)
     return _checked(SHAPES[shape], shape)
-
-
-def load_reward_function(spec: str) -> RewardFunction:
-    """Loads `file.py:name`. Errors inside the file surface as they are.
-
-    Raises:
-        ValueError: no such file or name, or not a function of one argument.
-    """
-    file, _, name = spec.rpartition(":")
-    path = Path(file)
-    if not file or not name or path.suffix != ".py":
-        raise ValueError(f"reward function {spec!r}: expected file.py:name")
-    if not path.is_file():
-        raise ValueError(f"reward function {spec!r}: there is no file {path.resolve()}")
-    function = getattr(_load_module(path), name, None)
-    if not callable(function):
-        raise ValueError(f"reward function {spec!r}: {file} defines no function {name!r}")
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError:
-        raise ValueError(f"reward function {spec!r}: {name} must take one argument, a RewardInputs") from None
-    return function
-
-
-def _load_module(path: Path) -> Any:
-    module_name = f"reward_function_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses in the file look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def _checked(function: RewardFunction, name: str) -> RewardFunction:

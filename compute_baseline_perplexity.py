@@ -1,0 +1,274 @@
+"""Dataset -> baseline map: the perplexity of each gold text without any plan, under the model that will score plans.
+
+    python compute_baseline_perplexity.py --model_name Qwen/Qwen2.5-7B-Instruct-1M --nice_model_name 7B --bf16
+
+Scores the datapoints whose prompts `setup_rl_data.py` has put into `--data_dir` (or `--all_rows` of the dataset) and
+writes `prompt_to_datapoint_with_baseline_ppl_X.pkl`, with what it was computed with: training refuses a map made by
+other weights, in another precision or with other prompts, so give the `--bf16` and prompt switches that it will have.
+
+May be interrupted or killed at any time: the same command goes on from the scores kept in `<map>.scores.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from openrlhf.config import ModelConfig
+from openrlhf.models.actor import load_causal_lm
+from openrlhf.models.logprobs import shared_prefix_logprobs
+from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
+from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
+from openrlhf.vr_cli.baseline_map import BaselineMap, with_baseline
+from openrlhf.vr_cli.datapoints import Row, index_by_key, read_jsonl
+from openrlhf.vr_cli.gold_span import GoldText, tokenize_with_gold
+from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihoods
+from openrlhf.vr_cli.provenance import Provenance
+from openrlhf.vr_cli.score_log import ScoreLog, score_key
+from prompt_utils import (
+    PROMPT_TEMPLATE_VERSION,
+    PromptSettings,
+    add_prompt_arguments,
+    build_baseline_messages,
+    build_reasoning_messages,
+    prompt_settings_from,
+)
+from setup_rl_data import SPLITS, load_tokenizer, read_dataset
+
+PACKING_WINDOW = 256
+"""Conversations that are packed at a time; bounds the memory that packed batches take."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    disable_progress_bar()  # of loading weights; this command has a bar of its own
+    map_path = args.output_dir / f"prompt_to_datapoint_with_baseline_ppl_{args.nice_model_name}.pkl"
+    log_path = map_path.with_suffix(".scores.jsonl")
+    try:
+        print(run(args, map_path, log_path))
+    except (ValueError, OSError) as error:
+        print(f"compute_baseline_perplexity.py: error: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(
+            f"out of memory: {error}\nlower --batch_tokens, or use --bf16. {_how_to_resume(log_path)}", file=sys.stderr
+        )
+        return 1
+    except KeyboardInterrupt:
+        print(f"\ninterrupted. {_how_to_resume(log_path)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Compute the baseline perplexity of a dataset's gold texts.")
+    parser.add_argument("--model_name", required=True, help="Hugging Face folder or hub id of the model to train")
+    parser.add_argument("--nice_model_name", required=True, help="X in the map's name, ..._baseline_ppl_X.pkl")
+    parser.add_argument("--data_dir", type=Path, default=Path("rl_data"), help="prompts to cover (default: rl_data)")
+    parser.add_argument("--all_rows", action="store_true", help="cover the whole dataset instead, filtered rows too")
+    parser.add_argument("--dataset_name", default="story_dataset", help="files are NAME_{train,val,test}.jsonl")
+    parser.add_argument("--dataset_dir", type=Path, default=Path("."), help="where the dataset lies (default: here)")
+    parser.add_argument("--output_dir", type=Path, default=Path("."), help="where the map goes (default: here)")
+    parser.add_argument(
+        "--bf16", action="store_true", help="weights and compute in bfloat16, as in training with --bf16"
+    )
+    parser.add_argument(
+        "--batch_tokens",
+        type=int,
+        default=4096 if device_type() == "cuda" else 1024,
+        help="tokens a forward; a longer text goes alone (default: 4096 on a GPU, 1024 on the CPU)",
+    )
+    add_prompt_arguments(parser)
+    args = parser.parse_args(argv)
+    if Path(args.nice_model_name).name != args.nice_model_name:
+        parser.error(f"--nice_model_name {args.nice_model_name!r} is part of a file name: it must hold no '/'")
+    if args.batch_tokens < 1:
+        parser.error("--batch_tokens must be at least 1")
+    return args
+
+
+def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
+    """Everything is checked before the model loads. Returns the report."""
+    settings = prompt_settings_from(args)
+    rows = read_rows_to_score(args, settings)
+    rows_by_key = index_by_key(rows)
+    texts = tokenize_rows(rows, load_tokenizer(args.model_name), settings)
+    check_lengths(rows, texts, args.model_name)
+    provenance = Provenance.of_model(
+        args.model_name,
+        bf16=args.bf16,
+        prompt_template_version=PROMPT_TEMPLATE_VERSION,
+        prompt_settings=settings.to_dict(),
+    )
+    log = ScoreLog(log_path)
+    keys = [score_key(text, provenance) for text in texts]
+    left = {key: text for key, text in zip(keys, texts, strict=True) if key not in log.scores}
+    if len(left) < len(texts):
+        print(f"{len(texts) - len(left):,} of {len(texts):,} texts are scored already ({log_path})")
+    speed = score_texts(ModelConfig(pretrain=args.model_name, bf16=args.bf16), left, log, args.batch_tokens)
+    scores = [log.scores[key] for key in keys]
+    baselines = {row.datapoint_id: score for row, score in zip(rows, scores, strict=True)}
+    by_key = {
+        key: with_baseline(row.datapoint, row.datapoint_id, baselines[row.datapoint_id])
+        for key, row in rows_by_key.items()
+    }
+    BaselineMap(by_key, provenance).save(map_path)
+    log.remove()
+    return report(scores, speed, map_path)
+
+
+def read_rows_to_score(args: argparse.Namespace, settings: PromptSettings) -> list[Row]:
+    """The dataset's rows, or those of them that are in the prompt files.
+
+    Raises:
+        ValueError: bad or missing files, or prompts that were not made from this dataset with these settings.
+    """
+    rows_by_split = read_dataset(args.dataset_dir, args.dataset_name)
+    rows = [row for split_rows in rows_by_split.values() for row in split_rows]
+    if args.all_rows:
+        return rows
+    wanted = check_prompts(args.data_dir, {row.datapoint_id: row for row in rows}, settings)
+    return [row for row in rows if row.datapoint_id in wanted]
+
+
+def check_prompts(data_dir: Path, rows_by_id: Mapping[str, Row], settings: PromptSettings) -> set[str]:
+    """The ids in the prompt files, each of which must be what `settings` make of its row."""
+    paths = [path for split in SPLITS if (path := data_dir / f"{split}.jsonl").is_file()]
+    wanted = set()
+    for path in paths:
+        for line, prompt in read_jsonl(path):
+            where = f"{path}:{line}"
+            datapoint_id = prompt.get("datapoint_id") if isinstance(prompt, dict) else None
+            if not isinstance(datapoint_id, str):
+                raise ValueError(
+                    f"{where}: field 'datapoint_id' is missing; make the prompts with setup_rl_data.py, "
+                    "or pass --all_rows"
+                )
+            if datapoint_id not in rows_by_id:
+                raise ValueError(
+                    f"{where}: datapoint {datapoint_id!r} is not in the dataset; give the --dataset_dir and "
+                    "--dataset_name that the prompts were made from, or make them again with setup_rl_data.py"
+                )
+            if prompt.get("prompt") != build_reasoning_messages(rows_by_id[datapoint_id].datapoint, settings):
+                raise ValueError(
+                    f"{where}: the prompt is not what these switches make of {rows_by_id[datapoint_id].where}; pass "
+                    "the same prompt switches as to setup_rl_data.py, or run that again"
+                )
+            wanted.add(datapoint_id)
+    if not wanted:
+        raise ValueError(f"no prompts in {data_dir.resolve()}: run setup_rl_data.py first, or pass --all_rows")
+    return wanted
+
+
+def tokenize_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[GoldText]:
+    """The baseline conversation of each row. Raises ValueError, naming the row, where it has no gold span."""
+    texts = []
+    for row in tqdm(rows, desc="tokenizing", unit="row"):
+        try:
+            texts.append(tokenize_with_gold(tokenizer, build_baseline_messages(row.datapoint, settings)))
+        except ValueError as error:
+            raise ValueError(f"{row.where}: {error}") from error
+    return texts
+
+
+def check_lengths(rows: Sequence[Row], texts: Sequence[GoldText], model_name: str) -> None:
+    """Raises ValueError naming the first row that is longer than the model's context."""
+    config = AutoConfig.from_pretrained(model_name).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None) or math.inf
+    for row, text in zip(rows, texts, strict=True):
+        if len(text.token_ids) > limit:
+            raise ValueError(
+                f"{row.where}: prompt and gold text have {len(text.token_ids):,} tokens, more than {model_name!r} can "
+                f"take ({limit:,}); remove the row, or filter such prompts out with setup_rl_data.py"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How much was computed in this run, and how fast."""
+
+    num_tokens: int
+    """Prompts included."""
+    seconds: float
+    """Loading the model not included."""
+
+
+def score_texts(config: ModelConfig, texts: Mapping[str, GoldText], log: ScoreLog, batch_tokens: int) -> Speed:
+    """Scores texts by their key into the log, each batch as soon as it is done."""
+    num_tokens = sum(len(text.token_ids) for text in texts.values())
+    if not texts:
+        return Speed(num_tokens=0, seconds=0.0)
+    model: nn.Module = load_causal_lm(config)
+    model.to(current_device()).eval()
+    start = time.perf_counter()
+    with tqdm(total=num_tokens, desc="scoring", unit="tok", unit_scale=True) as bar:
+        for batch_keys, scores in score_batches(model, texts, batch_tokens):
+            log.append(dict(zip(batch_keys, scores, strict=True)))
+            bar.update(sum(len(texts[key].token_ids) for key in batch_keys))
+    return Speed(num_tokens=num_tokens, seconds=time.perf_counter() - start)
+
+
+@torch.inference_mode()
+def score_batches(
+    model: nn.Module, texts: Mapping[str, GoldText], batch_tokens: int
+) -> Iterator[tuple[list[str], list[Likelihood]]]:
+    """Yields keys and scores batch by batch, longest texts first: what does not fit in memory shows at once.
+
+    A batch's texts share their first tokens as its prefix (the template's header and the preamble, or more).
+    """
+    by_first_token: dict[int, list[str]] = {}
+    for key in sorted(texts, key=lambda key: len(texts[key].token_ids), reverse=True):
+        by_first_token.setdefault(texts[key].token_ids[0], []).append(key)
+    for keys in by_first_token.values():
+        for start in range(0, len(keys), PACKING_WINDOW):
+            window = keys[start : start + PACKING_WINDOW]
+            sequences = [
+                LabeledSequence(token_ids=texts[key].token_ids, label_start=texts[key].gold_start) for key in window
+            ]
+            for batch in pack_shared_prefix(sequences, max_tokens=batch_tokens):
+                on_device = batch.to(current_device())
+                scores = gold_likelihoods(on_device, shared_prefix_logprobs(model, on_device))
+                yield [window[index] for index in batch.sample_indices], scores
+
+
+def report(scores: Sequence[Likelihood], speed: Speed, map_path: Path) -> str:
+    """What the command prints at its end."""
+    nll_sum = math.fsum(score.nll_sum for score in scores)
+    num_tokens = sum(score.num_tokens for score in scores)
+    perplexities = sorted(score.perplexity for score in scores)
+    lines = [
+        f"texts                {len(scores):>10,}",
+        f"gold tokens          {num_tokens:>10,}",
+        f"baseline perplexity  {math.exp(nll_sum / num_tokens):>10.3f}   over all gold tokens",
+        f"                     {statistics.median(perplexities):>10.3f}   median text, "
+        f"{perplexities[0]:.3f} to {perplexities[-1]:.3f}",
+    ]
+    if speed.num_tokens:
+        lines += [
+            f"speed                {speed.num_tokens / speed.seconds:>10,.0f}   tokens/s, prompts included "
+            f"({speed.seconds:,.1f} s)",
+            f"peak memory          {peak_memory_gib():>10.2f}   GiB",
+        ]
+    return "\n".join([*lines, f"map: {map_path.resolve()}"])
+
+
+def _how_to_resume(log_path: Path) -> str:
+    if not log_path.exists():
+        return "Nothing was scored yet."
+    return f"Finished scores are kept in {log_path}: run the same command again to go on from there."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
