@@ -1,4 +1,4 @@
-"""What one rank runs for test_deepspeed.py: every ZeRO stage in turn, the results left as files for the test process."""
+"""What one rank runs for test_deepspeed.py: every ZeRO stage in turn. Results go to files, for the test process."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def check_collectives(strategy: DeepspeedStrategy) -> dict[str, Any]:
 
 def load(strategy: DeepspeedStrategy, folder: Path | str, config: DeepspeedConfig) -> PreTrainedModel:
     dtype = torch.bfloat16 if config.bf16 else torch.float32
-    return strategy.load_model(lambda: AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=dtype), config)
+    return strategy.load_model(
+        lambda: AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=dtype), config
+    )
 
 
 def new_engine(strategy: DeepspeedStrategy, stage: int, folder: Path) -> Any:

@@ -114,7 +114,9 @@ def assert_close(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: flo
     """Equal but for key biases: softmax does not see them, so their gradients are rounding noise that Adam blows up."""
     assert set(got) == set(want)
     for name in set(want) - {name for name in want if name.endswith("k_proj.bias")}:
-        torch.testing.assert_close(got[name], want[name], rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            got[name], want[name], rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -145,7 +147,9 @@ def test_saved_hf_model_is_the_trained_one(stage, ranks, folder):
 def test_zero_to_fp32_gives_the_trained_weights(stage, ranks, folder):
     checkpoints = folder / f"ckpt_{len(ranks)}_{stage}"
     command = [sys.executable, "zero_to_fp32.py", "./", "converted", "-t", "global_step2"]
-    subprocess.run(command, cwd=checkpoints, check=True, capture_output=True, env={**os.environ, "DS_ACCELERATOR": "cpu"})
+    subprocess.run(
+        command, cwd=checkpoints, check=True, capture_output=True, env={**os.environ, "DS_ACCELERATOR": "cpu"}
+    )
     converted = torch.load(checkpoints / "converted" / "pytorch_model.bin", weights_only=True)
     weights = ranks[0][stage]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
     assert all(torch.equal(converted[name], weights[name]) for name in weights)
