@@ -197,7 +197,7 @@ def test_epub_in_reading_order(tmp_path: Path) -> None:
     book = epub.EpubBook()
     book.set_identifier("lamps")
     book.set_title("Lamps")
-    pages = []
+    pages: list[epub.EpubHtml] = []
     for number in (2, 1):
         page = epub.EpubHtml(title=f"{number}", file_name=f"c{number}.xhtml")
         page.content = f"<html><body><h1>Chapter {number}</h1><p>{PROSE}</p></body></html>"

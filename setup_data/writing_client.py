@@ -1,0 +1,261 @@
+"""Asks an OpenAI-compatible server, many requests at once, through trouble: retries, timeouts, unusable answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import openai
+from openrlhf.utils.logging import init_logger
+from tqdm import tqdm
+
+from setup_data.answer_store import Answer, AnswerStore
+
+logger = init_logger("setup_data.writing_client")
+
+T = TypeVar("T")
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+RETRY_TEMPERATURE = 0.7
+TRANSIENT = (openai.APIConnectionError, openai.APITimeoutError, openai.InternalServerError, openai.RateLimitError)
+SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)]*(?=\s|$)")
+
+
+class ServerFailure(RuntimeError):
+    """The server cannot be reached, refuses the request or keeps failing."""
+
+
+class UnusableAnswer(ValueError):
+    """An answer that does not have the asked-for form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One request."""
+
+    step: str
+    about: str
+    """For progress, errors and the store; no part of what is asked."""
+    messages: tuple[dict[str, str], ...]
+    max_tokens: int
+    """Longest answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """Where the model is and how it is asked."""
+
+    url: str
+    """The API's root, e.g. http://127.0.0.1:8000/v1."""
+    model: str
+    api_key: str = "none"
+    concurrency: int = 32
+    """Requests under way at once."""
+    timeout_s: float = 600.0
+    """For one request."""
+    max_attempts: int = 10
+    """For one request, at server trouble; with waits that double to 30 s, some two minutes without a server."""
+    max_rejections: int = 4
+    """Answers of the wrong form to one request before it is given up."""
+    temperature: float = 0.3
+
+
+def clean_answer(text: str, *, cut_short: bool) -> str:
+    """The answer without a reasoning block; one that hit the token limit ends with its last whole sentence."""
+    text = re.sub(r"<think>.*?(</think>|\Z)", "", text, flags=re.DOTALL).strip()
+    if cut_short and (ends := list(SENTENCE_END.finditer(text))):
+        text = text[: ends[-1].end()]
+    return text
+
+
+async def gather(coroutines: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """As asyncio.gather, but the first failure cancels the rest."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+class Writer:
+    """Answers from the stores, or else from the server."""
+
+    def __init__(self, settings: ServerSettings, stores: dict[str, AnswerStore], *, may_ask: frozenset[str]) -> None:
+        self.settings = settings
+        self.num_unusable: Counter[str] = Counter()
+        """Step -> answers that stand for "nothing"."""
+        self._stores = stores
+        self._may_ask = may_ask
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.url, api_key=settings.api_key, max_retries=0, timeout=settings.timeout_s
+        )
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._under_way: dict[str, asyncio.Task[Answer]] = {}
+        self._progress: _Progress | None = None
+
+    async def ask(self, prompt: Prompt, parse: Callable[[str], T], *, default: T | None = None) -> T:
+        """The parsed answer.
+
+        `parse` raises UnusableAnswer for a text of the wrong form; the request is then made again with another seed.
+        When no try gives a usable answer, `default` is the result, if there is one.
+
+        Raises:
+            UnusableAnswer: no try gave a usable answer, and there is no default.
+            ServerFailure: the server is gone or refuses.
+            ValueError: the answer is not stored and belongs to a step that this run is not to ask for.
+        """
+        key = self._key(prompt)
+        if self._progress:
+            self._progress.add()
+        answer = self._stores[prompt.step].get(key)
+        if answer is None:
+            answer = await self._share(key, prompt, parse, may_default=default is not None)
+            if self._progress:
+                self._progress.done(answer)
+        elif self._progress:
+            self._progress.skip()
+        if not answer.usable and default is not None:
+            self.num_unusable[prompt.step] += 1
+            return default
+        return parse(answer.text)
+
+    async def _share(self, key: str, prompt: Prompt, parse: Callable[[str], T], *, may_default: bool) -> Answer:
+        """Makes a request, or waits for the same one that is under way."""
+        if prompt.step not in self._may_ask:
+            raise ValueError(f"{prompt.about}: the step {prompt.step!r} is not finished; run it first")
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.create_task(self._request(key, prompt, parse, may_default=may_default))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await task
+
+    async def _request(self, key: str, prompt: Prompt, parse: Callable[[str], T], *, may_default: bool) -> Answer:
+        async with self._slots:
+            for rejection in range(self.settings.max_rejections):
+                answer = await self._complete(key, prompt, seed=rejection)
+                try:
+                    parse(answer.text)
+                    break
+                except UnusableAnswer as error:
+                    problem = error
+            else:
+                if not may_default:
+                    raise UnusableAnswer(
+                        f"{prompt.about}: none of {self.settings.max_rejections} answers could be used ({problem}); "
+                        "the last one begins " + repr(answer.text[:80])
+                    )
+                answer = Answer(**{**vars(answer), "usable": False})
+            await self._stores[prompt.step].put(answer)
+            return answer
+
+    async def _complete(self, key: str, prompt: Prompt, *, seed: int) -> Answer:
+        """One answer, of whatever form, however often the server has to be asked."""
+        problem = ""
+        for attempt in range(self.settings.max_attempts):
+            if attempt:
+                await asyncio.sleep(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+            try:
+                response = await asyncio.wait_for(self._post(prompt, seed), self.settings.timeout_s)
+                return _read_response(response, key, prompt)
+            except asyncio.TimeoutError:
+                problem = f"no answer within {self.settings.timeout_s:g} s"
+            except TRANSIENT as error:
+                problem = f"{type(error).__name__}: {error}"
+            except (openai.APIResponseValidationError, _Malformed, json.JSONDecodeError) as error:
+                problem = f"malformed response: {error}"
+            except openai.APIStatusError as error:
+                raise ServerFailure(
+                    f"{prompt.about}: {self.settings.url} refuses the request ({error}); check --model, the server's "
+                    "key and --context_tokens"
+                ) from error
+        raise ServerFailure(
+            f"{prompt.about}: {self.settings.url} failed {self.settings.max_attempts} times, last with "
+            f"{problem[:200]!r}; check the server and run the same command again: all answers so far are kept"
+        )
+
+    async def _post(self, prompt: Prompt, seed: int) -> Any:
+        settings = self.settings
+        return await self._client.chat.completions.create(
+            model=settings.model,
+            messages=list(prompt.messages),  # type: ignore[arg-type]
+            max_tokens=prompt.max_tokens,
+            temperature=settings.temperature if seed == 0 else max(settings.temperature, RETRY_TEMPERATURE),
+            seed=seed,
+        )
+
+    def _key(self, prompt: Prompt) -> str:
+        request = [self.settings.model, self.settings.temperature, prompt.max_tokens, *prompt.messages]
+        return hashlib.sha256(json.dumps(request, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+    def show_progress(self, step: str) -> _Progress:
+        """A progress bar, as a context, that the requests in it move."""
+        self._progress = _Progress(step)
+        return self._progress
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class _Malformed(ValueError):
+    """A response that lacks what the API promises."""
+
+
+def _read_response(response: Any, key: str, prompt: Prompt) -> Answer:
+    """Raises _Malformed for a body that is no chat completion. Servers are free to send anything with status 200."""
+    choices = getattr(response, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    if message is None or not isinstance(message.content, str | None):
+        raise _Malformed(f"no choices[0].message.content in {str(response)[:80]!r}")
+    usage = getattr(response, "usage", None)
+    return Answer(
+        key=key,
+        about=prompt.about,
+        text=clean_answer(message.content or "", cut_short=getattr(choice, "finish_reason", None) == "length"),
+        usable=True,
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+    )
+
+
+class _Progress:
+    """A bar of answers with tokens per second; it grows as more requests become known."""
+
+    def __init__(self, step: str) -> None:
+        self._bar = tqdm(total=0, desc=step, unit="answer", dynamic_ncols=True, mininterval=0.5)
+        self._start = time.monotonic()
+        self._tokens: Counter[str] = Counter()
+
+    def add(self) -> None:
+        self._bar.total += 1
+
+    def skip(self) -> None:
+        """An answer that was there: it counts as done, but not for the rate or the time left."""
+        self._bar.initial += 1
+        self._bar.update(1)
+
+    def done(self, answer: Answer) -> None:
+        self._tokens.update(read=answer.prompt_tokens, written=answer.completion_tokens)
+        elapsed_s = max(time.monotonic() - self._start, 1e-3)
+        rates = (f"{name} {count / elapsed_s:,.0f} tokens/s" for name, count in self._tokens.items())
+        self._bar.set_postfix_str(", ".join(rates), refresh=False)
+        self._bar.update(1)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
