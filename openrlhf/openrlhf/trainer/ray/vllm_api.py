@@ -1,0 +1,95 @@
+"""Everything said to vLLM's own API: how an engine is built, how a request is put and how its answer is read.
+
+vLLM is imported inside the functions: this module also loads in processes that only hold handles of engines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from openrlhf.config import EngineConfig, SamplingConfig
+
+if TYPE_CHECKING:
+    from vllm import CompletionOutput, LLMEngine, SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One sampled response."""
+
+    token_ids: list[int]
+    """The end-of-sequence token included where there is one."""
+    logprobs: list[float]
+    """Log-probability of each token under the distribution it was drawn from (after temperature, top-p and top-k)."""
+    finish_reason: str
+    """`stop` (end of sequence) or `length`."""
+
+
+def build_engine(model: str, config: EngineConfig, cpu_kv_cache_gib: float) -> LLMEngine:
+    """vLLM with its scheduler in this process; with tensor parallelism one worker process per GPU."""
+    from vllm import EngineArgs, LLMEngine
+    from vllm.config import WeightTransferConfig
+    from vllm.usage.usage_lib import UsageContext
+
+    on_cpu = config.sync_backend == "gloo"
+    args = EngineArgs(
+        model=model,
+        skip_tokenizer_init=True,  # token ids go in and come out
+        trust_remote_code=config.trust_remote_code,
+        dtype="bfloat16" if config.bf16 else "float32",
+        seed=config.seed,
+        max_model_len=config.max_model_len,
+        tensor_parallel_size=config.tensor_parallel_size,
+        distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else "mp",
+        enable_prefix_caching=config.enable_prefix_caching,
+        enforce_eager=config.enforce_eager or on_cpu,  # compiling for the CPU takes a C++ compiler and minutes
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        kv_cache_memory_bytes=int(cpu_kv_cache_gib * 2**30) if on_cpu else None,
+        logprobs_mode="processed_logprobs",
+        worker_extension_cls="openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap",
+        weight_transfer_config=WeightTransferConfig(backend=config.sync_backend),
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+    )
+    return LLMEngine.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
+
+
+def sampling_params(sampling: SamplingConfig, seed: int, stop_token_ids: list[int]) -> SamplingParams:
+    """vLLM's parameters of one request. The end-of-sequence tokens of the generation config always stop."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        seed=spread_seed(seed),
+        stop_token_ids=stop_token_ids,
+        logprobs=0,  # of the sampled token alone
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def spread_seed(seed: int) -> int:
+    """Moves neighbouring seeds far apart (Fibonacci hashing, Knuth vol. 3, 6.4), within torch's 32-bit CPU seeds.
+
+    vLLM seeds the i-th sample of a group with seed + i, so groups of one prompt with the seeds 1 and 2 would
+    otherwise share all samples but one.
+    """
+    return seed * 2_654_435_769 % 2**32
+
+
+def read_completion(output: CompletionOutput) -> Completion:
+    """One finished sample of vLLM's answer."""
+    assert output.logprobs is not None
+    assert output.finish_reason is not None
+    steps = [step for step in output.logprobs if step is not None]
+    return Completion(
+        token_ids=list(output.token_ids),
+        logprobs=[step[token].logprob for step, token in zip(steps, output.token_ids, strict=True)],
+        finish_reason=output.finish_reason,
+    )

@@ -1,0 +1,84 @@
+"""What the vLLM tests share: a private Ray cluster, tiny random models, engines, and the trainer in plain torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from openrlhf.config import EngineConfig, SamplingConfig
+from openrlhf.trainer.ray.vllm_api import Completion
+from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+VOCAB_SIZE = 512
+CONFIG = EngineConfig(sync_backend="gloo", enable_prefix_caching=True, enforce_eager=True, max_model_len=512)
+GREEDY = SamplingConfig(temperature=0.0, max_tokens=24)
+# Longer than two of the CPU's KV blocks (128 tokens), so that the prefix cache has something to keep.
+PROMPT = [(7 * i * i + 3 * i + 11) % VOCAB_SIZE for i in range(300)]
+
+
+@contextmanager
+def local_ray() -> Iterator[None]:
+    """A cluster of this test module's own."""
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's spelling)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def tiny_qwen2(folder: Path, *, tied: bool) -> PreTrainedModel:
+    """Saves a random fp32 Qwen2 (2 layers, 128 wide) that never ends a response, and returns it.
+
+    Weights are wide enough (std 0.3) for greedy outputs that vary and depend on the whole prompt.
+    """
+    config = Qwen2Config(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config).float().eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def create_engines(folder: Path, **config: Any) -> list[Any]:
+    """Engines with one thread each, not yet started."""
+    return create_vllm_engines(
+        str(folder), EngineConfig(**{**vars(CONFIG), **config}), num_cpu_threads=1, cpu_kv_cache_gib=0.25
+    )
+
+
+def wait_until_started(engines: list[Any]) -> None:
+    ray.get([engine.start.remote() for engine in engines], timeout=120)
+
+
+def generate(engine: Any, prompt: list[int], sampling: SamplingConfig, seed: int = 0) -> list[Completion]:
+    return ray.get(engine.generate.remote(prompt, sampling, seed), timeout=60)
+
+
+def greedy_tokens(engine: Any, prompt: list[int]) -> list[int]:
+    return generate(engine, prompt, GREEDY)[0].token_ids
+
+
+@torch.no_grad()
+def trainer_greedy_tokens(model: Any, prompt: list[int]) -> list[int]:
+    output = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=GREEDY.max_tokens)
+    return output[0, len(prompt) :].tolist()
