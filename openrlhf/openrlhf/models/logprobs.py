@@ -30,7 +30,7 @@ class LogprobHead(nn.Linear):
 
     @contextmanager
     def returning_logprobs(self, labels: Tensor, temperature: float) -> Iterator[None]:
-        """Within: forward maps hidden (..., L, H) to fp32 log-probs (..., L) of labels (L,) under logits / temperature."""
+        """Within: forward maps hidden (..., L, H) to fp32 log-probs (..., L) of labels (L,) at a temperature."""
         self._request = (labels, temperature)
         try:
             yield

@@ -83,7 +83,7 @@ class SharedPrefixBatch:
         return replace(self, **{name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)})
 
     def padded(self, multiple: int) -> SharedPrefixBatch:
-        """The same batch with T rounded up to a multiple; padding attends to the prefix and itself, unseen by others."""
+        """The same batch with T rounded up to a multiple. Nothing attends to the padding."""
         padding = -self.num_tokens % multiple
         return replace(
             self,

@@ -211,7 +211,7 @@ class RemoteExperienceMaker:
         low, high = algorithm.reward_clip_range
         advantages = []
         for group, old, ref in zip(scored, old_logprobs, ref_logprobs, strict=True):
-            rewards = torch.tensor(group.rewards.rewards, dtype=torch.float32).clamp(low, high)
+            rewards = torch.tensor(group.rewards.rewards, dtype=torch.float64).clamp(low, high)
             shaped = shape_rewards(rewards, algorithm.advantage_estimator).tolist()
             in_reward = ref is not None and not algorithm.use_kl_loss
             kls = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class ReplayBuffer:
         random.Random(seed).shuffle(order)
         samples = [(e, s) for e in order for s in range(len(self.experiences[e].samples.completions))]
         bounds = [round(i * len(samples) / num_updates) for i in range(num_updates + 1)]
-        return [samples[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        return [samples[start:end] for start, end in itertools.pairwise(bounds)]
 
     def micro_batches(self, samples: Sequence[tuple[int, int]], *, max_tokens: int) -> list[TrainBatch]:
         """Packs one optimizer step's samples, group by group."""

@@ -1,0 +1,71 @@
+"""Advantages, KL controllers: numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from openrlhf.trainer.ppo_utils.advantages import shape_rewards, token_returns, whiten
+from openrlhf.trainer.ppo_utils.kl_controller import AdaptiveKLController, make_kl_controller
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [
+        ("reinforce", [0.0, 0.5, 1.0]),
+        ("reinforce_baseline", [-0.5, 0.0, 0.5]),
+        # each against the mean of the other two: 0 - 0.75, 0.5 - 0.5, 1 - 0.25
+        ("rloo", [-0.75, 0.0, 0.75]),
+        # std with n - 1: sqrt((0.25 + 0 + 0.25) / 2) = 0.5
+        ("group_norm", [-1.0, 0.0, 1.0]),
+    ],
+)
+def test_shaped_rewards(estimator, expected):
+    assert shape_rewards(torch.tensor([0.0, 0.5, 1.0]), estimator).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "reinforce_baseline", "group_norm"])
+def test_equal_rewards_teach_nothing(estimator):
+    assert shape_rewards(torch.tensor([0.9, 0.9, 0.9]), estimator).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "reinforce_baseline", "group_norm"])
+def test_a_single_sample_has_nothing_to_compare_with(estimator):
+    with pytest.raises(ValueError, match="at least 2"):
+        shape_rewards(torch.tensor([1.0]), estimator)
+
+
+def test_returns_without_kl_are_the_reward_at_every_token():
+    assert token_returns(2.0, torch.zeros(3), kl_coef=0.1, gamma=1.0).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_returns_with_kl_and_discount():
+    # token rewards: -0.1 * (1, 2, 3) = (-0.1, -0.2, -0.3), the last one + 1 = 0.7
+    # gamma 0.5: return_2 = 0.7, return_1 = -0.2 + 0.35 = 0.15, return_0 = -0.1 + 0.075 = -0.025
+    returns = token_returns(1.0, torch.tensor([1.0, 2.0, 3.0]), kl_coef=0.1, gamma=0.5)
+    assert returns.tolist() == pytest.approx([-0.025, 0.15, 0.7], abs=1e-6)
+
+
+def test_whitening_over_tokens():
+    # tokens 1, 3 and 5: mean 3, variance 8/3
+    values = [torch.tensor([1.0, 3.0]), torch.tensor([5.0])]
+    first, second = whiten(values, count=3, total=9, square_total=35)
+    assert first.tolist() == pytest.approx([-2 / math.sqrt(8 / 3), 0.0], abs=1e-6)
+    assert second.tolist() == pytest.approx([2 / math.sqrt(8 / 3)], abs=1e-6)
+
+
+def test_adaptive_controller_moves_towards_the_target_in_bounded_steps():
+    controller = make_kl_controller(0.1, target=2.0)
+    assert isinstance(controller, AdaptiveKLController)
+    controller.update(2.2, num_samples=1000)  # 10 % above: 0.1 * (1 + 0.1 * 1000 / 10000)
+    assert controller.value == pytest.approx(0.101)
+    controller.update(100.0, num_samples=1000)  # far above: 20 % at most
+    assert controller.value == pytest.approx(0.101 * 1.02)
+    controller.update(0.0, num_samples=1000)
+    assert controller.value == pytest.approx(0.101 * 1.02 * 0.98)
+
+
+def test_without_a_target_the_coefficient_stays():
+    controller = make_kl_controller(0.1, target=None)
+    controller.update(100.0, num_samples=1000)
+    assert controller.value == 0.1
