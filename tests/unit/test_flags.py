@@ -1,0 +1,359 @@
+"""The command line: upstream's names, types and defaults, and the paper's launch scripts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openrlhf.cli.flags import build_parser, parse_args, to_config
+from openrlhf.cli.unsupported import UNSUPPORTED
+from openrlhf.cli.validate import validate
+
+ROOT = Path(__file__).parents[2]
+
+# OpenRLHF 0.6.1.post1: name, type (None: a switch), default.
+UPSTREAM: tuple[tuple[str, Any, Any], ...] = (
+    # Placement and vLLM
+    ("ref_num_nodes", int, 1),
+    ("ref_num_gpus_per_node", int, 8),
+    ("reward_num_nodes", int, 1),
+    ("reward_num_gpus_per_node", int, 8),
+    ("colocate_actor_ref", None, False),
+    ("actor_num_nodes", int, 1),
+    ("actor_num_gpus_per_node", int, 8),
+    ("critic_num_nodes", int, 1),
+    ("critic_num_gpus_per_node", int, 8),
+    ("colocate_critic_reward", None, False),
+    ("colocate_all_models", None, False),
+    ("vllm_num_engines", int, None),
+    ("vllm_tensor_parallel_size", int, 1),
+    ("vllm_sync_backend", str, "nccl"),
+    ("vllm_sync_with_ray", None, False),
+    ("enable_prefix_caching", None, False),
+    ("enforce_eager", None, False),
+    ("vllm_enable_sleep", None, False),
+    ("vllm_gpu_memory_utilization", float, 0.9),
+    # Checkpoints and cadence
+    ("eval_steps", int, -1),
+    ("save_steps", int, -1),
+    ("logging_steps", int, 1),
+    ("ckpt_path", str, "./ckpt/checkpoints_ppo_ray"),
+    ("save_hf_ckpt", None, False),
+    ("disable_ds_ckpt", None, False),
+    ("max_ckpt_num", int, 3),
+    ("max_ckpt_mem", int, 100_000_000),
+    ("load_checkpoint", None, False),
+    # DeepSpeed, precision, kernels
+    ("local_rank", int, -1),
+    ("zero_stage", int, 2),
+    ("gradient_checkpointing", None, False),
+    ("torch_compile", None, False),
+    ("bf16", None, False),
+    ("enable_ema", None, False),
+    ("zpg", int, 1),
+    ("adam_offload", None, False),
+    ("actor_init_on_gpu", None, False),
+    ("flash_attn", None, False),
+    ("use_liger_kernel", None, False),
+    ("grad_accum_dtype", str, None),
+    ("overlap_comm", None, False),
+    ("gradient_checkpointing_use_reentrant", None, False),
+    ("disable_fast_tokenizer", None, False),
+    ("deepspeed_enable_sleep", None, False),
+    ("packing_samples", None, False),
+    # LoRA, quantisation
+    ("load_in_4bit", None, False),
+    ("lora_rank", int, 0),
+    ("lora_alpha", int, 16),
+    ("target_modules", str, "all-linear"),
+    ("lora_dropout", float, 0),
+    # RL
+    ("save_path", str, "./ckpt"),
+    ("num_episodes", int, 1),
+    ("rollout_batch_size", int, 1024),
+    ("micro_rollout_batch_size", int, 8),
+    ("max_epochs", int, 1),
+    ("prompt_max_len", int, 1024),
+    ("generate_max_len", int, 1024),
+    ("max_len", int, None),
+    ("max_samples", int, 100_000_000),
+    ("max_norm", float, 1.0),
+    ("l2", float, 0.0),
+    ("ptx_coef", float, 0.05),
+    ("eps_clip", float, 0.2),
+    ("value_clip", float, 0.2),
+    ("lambd", float, 0.95),
+    ("gamma", float, 1),
+    ("micro_train_batch_size", int, 4),
+    ("train_batch_size", int, 128),
+    ("normalize_reward", None, False),
+    ("top_p", float, 1.0),
+    ("temperature", float, 1.0),
+    ("seed", int, 42),
+    ("freezing_actor_steps", int, -1),
+    ("n_samples_per_prompt", int, 1),
+    ("save_value_network", None, False),
+    ("actor_learning_rate", float, 1e-06),
+    ("critic_learning_rate", float, 9e-06),
+    ("lr_warmup_ratio", float, 0.03),
+    ("kl_target", float, None),
+    ("init_kl_coef", float, 0.01),
+    ("kl_estimator", str, "k1"),
+    ("aux_loss_coef", float, 0),
+    ("adam_betas", float, (0.9, 0.95)),
+    ("reward_clip_range", float, (-10, 10)),
+    ("advantage_estimator", str, "gae"),
+    ("use_kl_loss", None, False),
+    # Context parallelism
+    ("ring_attn_size", int, 1),
+    ("ring_head_stride", int, 1),
+    # Models and data
+    ("pretrain", str, None),
+    ("reward_pretrain", str, None),
+    ("remote_rm_url", str, None),
+    ("critic_pretrain", str, None),
+    ("value_head_prefix", str, "score"),
+    ("ref_reward_offload", None, False),
+    ("prompt_data", str, None),
+    ("prompt_data_probs", str, "1.0"),
+    ("prompt_split", str, "train"),
+    ("pretrain_data", str, None),
+    ("pretrain_data_probs", str, "1.0"),
+    ("pretrain_split", str, "train"),
+    ("eval_split", str, "test"),
+    ("input_key", str, "input"),
+    ("label_key", str, None),
+    ("input_template", str, None),
+    ("apply_chat_template", None, False),
+    # Tracking, misc
+    ("use_wandb", str, None),
+    ("wandb_org", str, None),
+    ("wandb_group", str, None),
+    ("wandb_project", str, "openrlhf_train_ppo"),
+    ("use_tensorboard", str, None),
+    ("perf", None, False),
+    ("use_ms", None, False),
+)
+
+NEW = {
+    "baseline_ppl_path": None,
+    "reward_shape": "tiers",
+    "reward_tiers": None,
+    "reward_function": None,
+    "eval_temperature": 0.7,
+    "eval_top_p": 0.8,
+    "eval_top_k": 20,
+    "eval_n_samples": 1,
+    "no_system_role": False,
+    "trust_remote_code": False,
+}
+
+# What the paper's scripts pass for 7B, in its order; {dir} and {name} are the user's.
+PAPER_7B = """
+--zero_stage 3 --adam_offload --gradient_checkpointing --ref_num_nodes 1 --ref_num_gpus_per_node 4
+--reward_num_nodes 0 --reward_num_gpus_per_node 0 --actor_num_nodes 1 --actor_num_gpus_per_node 4
+--pretrain Qwen/Qwen2.5-7B-Instruct-1M --micro_train_batch_size 1 --train_batch_size 64
+--micro_rollout_batch_size 1 --rollout_batch_size 64 --n_samples_per_prompt 8 --max_epochs 1
+--prompt_max_len 12000 --max_samples 100000 --generate_max_len 2048 --advantage_estimator group_norm
+--bf16 --actor_learning_rate 5e-7 --init_kl_coef 1e-6 --prompt_data json@{dir}/rl_data --input_key prompt
+--apply_chat_template --save_steps 16 --eval_steps 8 --eval_split validation
+--ckpt_path {dir}/checkpoint/{name} --save_path {dir} --num_episodes 20 --flash_attn --enable_prefix_caching
+--vllm_num_engines 2 --vllm_tensor_parallel_size 2 --vllm_gpu_memory_utilization 0.9 --use_kl_loss
+--colocate_actor_ref --kl_estimator k3 --torch_compile --use_liger_kernel --ref_reward_offload --load_checkpoint
+"""
+SCRIPT_CHANGES = {
+    "train_7b.sh": {},
+    "train_3b.sh": {"--pretrain": "Qwen/Qwen2.5-3B-Instruct", "--n_samples_per_prompt": "16"},
+}
+
+
+def paper_arguments(script: str, folder: Path, name: str = "run") -> list[str]:
+    arguments = PAPER_7B.format(dir=folder, name=name).split()
+    for flag, value in SCRIPT_CHANGES[script].items():
+        arguments[arguments.index(flag) + 1] = value
+    return arguments
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """A folder with the files that the launch scripts name."""
+    (tmp_path / "rl_data").mkdir()
+    for split in ("train", "val", "test"):
+        (tmp_path / "rl_data" / f"{split}.jsonl").write_text('{"prompt": []}\n')
+    (tmp_path / "baseline.pkl").write_bytes(b"")
+    return tmp_path
+
+
+def actions() -> dict[str, argparse.Action]:
+    return {action.dest: action for action in build_parser()._actions if action.dest != "help"}
+
+
+@pytest.mark.parametrize(("name", "kind", "default"), UPSTREAM)
+def test_upstream_flag(name: str, kind: type | None, default: Any) -> None:
+    action = actions()[name]
+    assert action.default == default
+    assert action.option_strings == [f"--{name}"]
+    if kind is None:
+        assert isinstance(action, argparse._StoreTrueAction)
+    else:
+        assert action.type in (kind, None if kind is str else kind)  # argparse: no type means str
+
+
+def test_the_flags_are_upstreams_and_the_new_ones_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BASELINE_PPL_PATH", raising=False)
+    assert set(actions()) == {name for name, _, _ in UPSTREAM} | set(NEW) | {"wandb_run_name"}
+    args = vars(parse_args([]))
+    assert {name: args[name] for name in NEW} == NEW
+    assert re.fullmatch(r"ppo_\d{4}T\d\d:\d\d", args["wandb_run_name"])
+
+
+def test_the_baseline_map_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASELINE_PPL_PATH", "from_environment.pkl")
+    assert parse_args([]).baseline_ppl_path == "from_environment.pkl"
+    assert parse_args(["--baseline_ppl_path", "given.pkl"]).baseline_ppl_path == "given.pkl"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--no_such_flag"],
+        ["--eval_step", "8"],  # an abbreviation: a typing error would otherwise pass silently
+        ["--zero_stage", "two"],
+        ["--kl_estimator", "k4"],
+        ["--adam_betas", "0.9"],
+    ],
+)
+def test_unknown_flags_and_wrong_types_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        parse_args(argv)
+    assert exit_info.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+class RecordingNamespace(argparse.Namespace):
+    """Arguments that remember which of them were read."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(**vars(args))
+        super().__setattr__("read", set())
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if not name.startswith("__") and name != "read":
+            super().__getattribute__("read").add(name)
+        return value
+
+
+def test_no_flag_is_accepted_and_ignored() -> None:
+    """Each flag reaches the configuration or is one that `validate` refuses."""
+    args = RecordingNamespace(parse_args(["--pretrain", "m", "--prompt_data", "d", "--vllm_num_engines", "1"]))
+    to_config(args)
+    refused = {rule.flag for rule in UNSUPPORTED}
+    always_on = {"packing_samples"}
+    assert set(actions()) - args.read - refused == always_on
+    assert args.read & refused == {"advantage_estimator"}  # one of its values is refused, the others are used
+
+
+@pytest.mark.parametrize("script", SCRIPT_CHANGES)
+def test_the_papers_arguments_land_in_the_configuration(script: str, data_folder: Path) -> None:
+    argv = [*paper_arguments(script, data_folder), "--baseline_ppl_path", str(data_folder / "baseline.pkl")]
+    args = parse_args(argv)
+    args.use_liger_kernel = False  # its package is for GPU machines only; checked in test_validate.py
+    validate(args, num_gpus=8)
+    config = to_config(parse_args(argv))
+
+    assert (
+        config.policy.pretrain
+        == config.reference.pretrain
+        == SCRIPT_CHANGES[script].get("--pretrain", "Qwen/Qwen2.5-7B-Instruct-1M")
+    )
+    for model in (config.policy, config.reference):
+        assert (model.bf16, model.flash_attn, model.torch_compile, model.use_liger_kernel) == (True, True, True, True)
+    assert (config.policy.gradient_checkpointing, config.reference.gradient_checkpointing) == (True, False)
+    assert (config.actor_deepspeed.zero_stage, config.ref_deepspeed.zero_stage) == (3, 3)
+    assert (config.actor_deepspeed.adam_offload, config.ref_deepspeed.adam_offload) == (True, False)
+    assert (config.actor_deepspeed.param_offload, config.ref_deepspeed.param_offload) == (False, True)
+    assert config.actor_deepspeed.max_norm == 1.0
+
+    assert config.optimizer.learning_rate == 5e-7
+    assert (config.optimizer.adam_betas, config.optimizer.weight_decay) == ((0.9, 0.95), 0.0)
+    assert (config.optimizer.lr_warmup_ratio, config.optimizer.min_lr_ratio) == (0.03, 0.1)
+    algorithm = config.algorithm
+    assert (algorithm.advantage_estimator, algorithm.init_kl_coef, algorithm.kl_estimator) == ("group_norm", 1e-6, "k3")
+    assert (algorithm.use_kl_loss, algorithm.eps_clip, algorithm.max_epochs) == (True, 0.2, 1)
+    assert (algorithm.gamma, algorithm.reward_clip_range, algorithm.kl_target) == (1.0, (-10.0, 10.0), None)
+
+    num_samples = 16 if script == "train_3b.sh" else 8
+    assert (config.batch.n_samples_per_prompt, config.rollout_sampling.n) == (num_samples, num_samples)
+    assert (config.batch.rollout_batch_size, config.batch.train_batch_size) == (64, 64)
+    assert (config.batch.micro_rollout_batch_size, config.batch.micro_train_batch_size) == (1, 1)
+    assert (config.batch.prompt_max_len, config.batch.generate_max_len) == (12_000, 2_048)
+    assert (config.rollout_sampling.temperature, config.rollout_sampling.top_p) == (1.0, 1.0)
+    assert config.rollout_sampling.max_tokens == 2_048
+    assert (config.num_episodes, config.data.max_samples, config.seed) == (20, 100_000, 42)
+
+    assert (config.placement.actor_num_nodes, config.placement.actor_num_gpus_per_node) == (1, 4)
+    assert (config.placement.ref_num_nodes, config.placement.ref_num_gpus_per_node) == (1, 4)
+    assert config.placement.colocate_actor_ref
+    engine = config.engine
+    assert (engine.num_engines, engine.tensor_parallel_size, engine.sync_backend) == (2, 2, "nccl")
+    assert (engine.max_model_len, engine.gpu_memory_utilization, engine.bf16) == (14_048, 0.9, True)
+    assert engine.enable_prefix_caching
+
+    assert (config.checkpoint.save_steps, config.evaluation.eval_steps) == (16, 8)
+    assert config.checkpoint.load_checkpoint
+    assert config.checkpoint.save_path == str(data_folder)
+    assert config.checkpoint.ckpt_path == f"{data_folder}/checkpoint/run"
+    sampling = config.evaluation.sampling
+    assert (sampling.n, sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens) == (
+        1, 0.7, 0.8, 20, 2_048,
+    )  # fmt: skip
+    assert (config.data.eval_split, config.data.input_key, config.data.apply_chat_template) == (
+        "validation", "prompt", True,
+    )  # fmt: skip
+    assert (config.reward.reward_shape, config.reward.use_system_role) == ("tiers", True)
+    assert config.reward.baseline_ppl_path == str(data_folder / "baseline.pkl")
+
+
+def test_max_len_caps_prompt_and_response_together() -> None:
+    base = ["--pretrain", "m", "--prompt_data", "d", "--vllm_num_engines", "1"]
+    assert to_config(parse_args(base)).engine.max_model_len == 2048
+    assert to_config(parse_args([*base, "--max_len", "1500"])).engine.max_model_len == 1500
+    assert to_config(parse_args([*base, "--max_len", "9999"])).engine.max_model_len == 2048
+
+
+def as_pairs(argv: list[str]) -> dict[str, list[str]]:
+    """`--flag` -> its values; the order of flags does not matter."""
+    pairs: dict[str, list[str]] = {}
+    for argument in argv:
+        if argument.startswith("--"):
+            assert argument not in pairs, f"{argument} twice"
+            pairs[argument] = []
+        else:
+            pairs[list(pairs)[-1]].append(argument)
+    return pairs
+
+
+@pytest.mark.parametrize("script", SCRIPT_CHANGES)
+def test_the_launch_scripts_pass_the_papers_arguments(script: str, data_folder: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DRY_RUN": "1",
+        "DATA_DIR": str(data_folder),
+        "NAME": "run",
+        "BASELINE_PPL_PATH": str(data_folder / "baseline.pkl"),
+    }
+    command = [str(ROOT / script), "--eps_clip", "0.3"]
+    result = subprocess.run(command, env=environment, cwd=data_folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    argv = result.stdout.splitlines()
+    assert argv[:2] == ["python3", str(ROOT / "train_ncp.py")]
+    passed = as_pairs(argv[2:])
+    assert passed.pop("--baseline_ppl_path") == [str(data_folder / "baseline.pkl")]
+    assert passed.pop("--eps_clip") == ["0.3"], "the script's own arguments are passed through"
+    assert passed == as_pairs(paper_arguments(script, data_folder))
