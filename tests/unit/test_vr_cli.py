@@ -1,0 +1,40 @@
+"""What the reward package promises as a whole, and its smallest part."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from openrlhf.vr_cli.novelty import unseen_trigram_share
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import openrlhf.vr_cli as package
+names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+assert len(names) >= 7, names
+for name in names:
+    importlib.import_module(f"openrlhf.vr_cli.{name}")
+print(*sorted({"ray", "deepspeed", "vllm", "torch"} & sys.modules.keys()))
+"""
+
+
+def test_the_reward_imports_without_ray_deepspeed_and_vllm():
+    result = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []  # not even torch: settings are checked before anything heavy loads
+
+
+@pytest.mark.parametrize(
+    ("plan", "share"),
+    [
+        ("Ann finds the old map", 1 / 3),  # "ann finds the", "finds the old" are in the prompt; "the old map" is not
+        ("ANN, finds -- the old lamp!", 0.0),  # case and punctuation do not count
+        ("Bo burns everything down", 1.0),
+        ("Bo burns it Bo burns it", 1.0),
+        ("two words", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_unseen_trigram_share(plan, share):
+    assert unseen_trigram_share(plan, prompt="Ann finds the old lamp.") == pytest.approx(share)
