@@ -9,12 +9,14 @@ checked; Ray starts or is joined; vLLM engines, reference and policy workers sta
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from openrlhf.cli.flags import parse_args, to_config
 from openrlhf.cli.validate import validate
@@ -33,28 +35,52 @@ ACTOR_GPU_SHARE, REF_GPU_SHARE = 0.6, 0.4
 
 
 def run(argv: Sequence[str] | None, actor_class: type[ActorModelRayActor]) -> int:
-    """Checks, trains and saves; the exit code: 2 for bad input, found before any model loads."""
-    args = parse_args(argv)
+    """Checks, trains and saves. The exit code: 2 for bad input, found before any model loads; 1 for a failure."""
+    args = parse_args(None if argv is None else list(argv))
     quiet_libraries()
     try:
-        start_ray()
-        validate(args, num_gpus=int(ray.cluster_resources().get("GPU", 0)))
-        config = to_config(args)
-        tokenizer = get_tokenizer(
-            config.policy.pretrain,
-            use_fast=config.policy.use_fast_tokenizer,
-            trust_remote_code=config.policy.trust_remote_code,
-        )
-        actor_class.check_data(config, tokenizer)
+        config = check(args, actor_class)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        logger.error("%s", error)
         return 2
-    train(config, actor_class, vars(args))
+    try:
+        train(config, actor_class, vars(args))
+    except RayError as error:  # raised in a worker; it names the worker and holds its traceback
+        logger.error("training ended early: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; resume from the last checkpoint with --load_checkpoint")
+        return 130
+    finally:
+        ray.shutdown()
     return 0
 
 
+def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> TrainConfig:
+    """The run's configuration, once flags and data have been checked. Raises ValueError saying what is wrong."""
+    validate(args, num_gpus=available_gpus())
+    config = to_config(args)
+    tokenizer = get_tokenizer(
+        config.policy.pretrain,
+        use_fast=config.policy.use_fast_tokenizer,
+        trust_remote_code=config.policy.trust_remote_code,
+    )
+    actor_class.check_data(config, tokenizer)
+    return config
+
+
+def available_gpus() -> int:
+    """GPUs of the cluster that RAY_ADDRESS names (a submitted job has one), or of this machine."""
+    if "RAY_ADDRESS" in os.environ:
+        start_ray()
+        return int(ray.cluster_resources().get("GPU", 0))
+    return num_gpus()
+
+
 def start_ray() -> None:
-    """Joins the cluster of RAY_ADDRESS (a submitted job has one), or starts one on this machine, on loopback only."""
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine, on loopback only."""
+    if ray.is_initialized():
+        return
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level="warning")
         return
@@ -63,13 +89,14 @@ def start_ray() -> None:
         address="local",
         num_gpus=num_gpus(),
         include_dashboard=False,
-        logging_level="warning",
+        logging_level="error",
         _node_ip_address="127.0.0.1",
     )
 
 
 def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config: dict[str, Any]) -> None:
     """Starts all workers, trains, saves. The first failure of any worker ends it and is raised here."""
+    start_ray()
     placement = config.placement
     engines = create_vllm_engines(config.policy.pretrain, config.engine)
     actors = PPORayActorGroup(
