@@ -5,25 +5,13 @@ vLLM is imported inside the functions: this module also loads in processes that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openrlhf.config import EngineConfig, SamplingConfig
+from openrlhf.trainer.ppo_utils.samples import Completion
 
 if TYPE_CHECKING:
     from vllm import CompletionOutput, LLMEngine, SamplingParams
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """One sampled response."""
-
-    token_ids: list[int]
-    """The end-of-sequence token included where there is one."""
-    logprobs: list[float]
-    """Log-probability of each token under the distribution it was drawn from (after temperature, top-p and top-k)."""
-    finish_reason: str
-    """`stop` (end of sequence) or `length`."""
 
 
 def build_engine(model: str, config: EngineConfig, cpu_kv_cache_gib: float) -> LLMEngine:
@@ -43,6 +31,8 @@ def build_engine(model: str, config: EngineConfig, cpu_kv_cache_gib: float) -> L
         tensor_parallel_size=config.tensor_parallel_size,
         distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else "mp",
         enable_prefix_caching=config.enable_prefix_caching,
+        # vLLM takes a seeded generator one draw back after a prompt's partial chunk, which CPU generators cannot.
+        enable_chunked_prefill=False if on_cpu else None,
         enforce_eager=config.enforce_eager or on_cpu,  # compiling for the CPU takes a C++ compiler and minutes
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=int(cpu_kv_cache_gib * 2**30) if on_cpu else None,
