@@ -81,7 +81,7 @@ def test_gold_text_that_also_stands_in_the_prompt_is_no_trap():
 
 def test_template_without_system_role_says_what_to_do():
     tokenizer = chat.make_tokenizer(chat.GEMMA)
-    with pytest.raises(ValueError, match="System role not supported.*--no_system_role"):
+    with pytest.raises(ValueError, match=r"System role not supported.*--no_system_role"):
         tokenize_with_gold(tokenizer, [SYSTEM, *TURNS])
     with pytest.raises(ValueError, match="--no_system_role"):
         tokenize_prompt(tokenizer, [SYSTEM, TURNS[0]])

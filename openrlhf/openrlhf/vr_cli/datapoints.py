@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,19 +64,31 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def read_jsonl(path: Path) -> Iterable[tuple[int, Any]]:
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """Yields (line number from 1, parsed value) of each non-blank line.
 
     Raises:
-        ValueError: naming file and line, where a line is not JSON in UTF-8.
+        ValueError: naming file and line, where a line is not JSON in UTF-8 with whole characters.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield number, json.loads(line)
-                except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both
-                    raise ValueError(f"{path}:{number}: not valid JSON ({error}); fix or remove the line") from None
+                    yield number, _parse(line)
+                except ValueError as error:
+                    raise ValueError(f"{path}:{number}: not valid {error}; fix or remove the line") from None
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        value = json.loads(line)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both
+        raise ValueError(f"JSON ({error})") from None
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # an escaped half of a surrogate pair, which no tokenizer takes
+        raise ValueError(f"text ({error.reason})") from None
+    return value
 
 
 def check_datapoint(datapoint: Any) -> None:

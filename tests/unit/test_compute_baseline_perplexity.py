@@ -1,0 +1,232 @@
+"""`compute_baseline_perplexity.py` on a tiny random model: right numbers, resumable, and checked first."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import chat_tokenizers as chat
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+import compute_baseline_perplexity
+import setup_rl_data
+from openrlhf.vr_cli.baseline_map import BaselineMap
+from openrlhf.vr_cli.gold_span import tokenize_with_gold
+from openrlhf.vr_cli.score_log import ScoreLog
+from prompt_utils import PROMPT_TEMPLATE_VERSION, PromptSettings, build_baseline_messages
+
+MAP = Path("prompt_to_datapoint_with_baseline_ppl_tiny.pkl")
+LOG = Path("prompt_to_datapoint_with_baseline_ppl_tiny.scores.jsonl")
+
+
+def chapter(index: int, **fields) -> dict:
+    return {
+        "story_id": "emma",
+        "chapter_index": index,
+        "story_text": f"once upon {index} times",
+        "next_chapter": "The keeper wrote down every name. " * (index + 1),
+        "next_chapter_header": f"Chapter {index + 1}",
+        "next_chapter_synopsis": f"Name {index} is written down.",
+        **fields,
+    }
+
+
+JOKE = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = chat.make_tokenizer(chat.CHATML)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.3,  # so that texts differ in perplexity
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch, model_folder):
+    """A folder with a dataset and its prompts; the first chapter is filtered out."""
+    monkeypatch.chdir(tmp_path)
+    Path("model").symlink_to(model_folder)
+    write_dataset(chapter(0), chapter(1), chapter(2), JOKE)
+    make_prompts()
+    return tmp_path
+
+
+def write_dataset(*rows: dict):
+    Path("story_dataset_train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def make_prompts(*flags: str):
+    filters = ["--min_chapter_words", "1", "--min_chapter_index", "1"]
+    assert setup_rl_data.main(["--tokenizer_name", "model", *filters, *flags]) == 0
+
+
+def run(*flags: str) -> int:
+    return compute_baseline_perplexity.main(["--model_name", "model", "--nice_model_name", "tiny", *flags])
+
+
+def plain_mean_nll(datapoint: dict, settings: PromptSettings | None = None) -> float:
+    """From one forward of the plain model, full logits, float32."""
+    model = AutoModelForCausalLM.from_pretrained("model", dtype=torch.float32)
+    text = tokenize_with_gold(chat.make_tokenizer(chat.CHATML), build_baseline_messages(datapoint, settings))
+    token_ids = torch.tensor([text.token_ids])
+    with torch.no_grad():
+        logprobs = model(token_ids).logits[0, :-1].log_softmax(-1)  # (T - 1, V)
+    nll = -logprobs.gather(-1, token_ids[0, 1:, None]).squeeze(-1)  # (T - 1,): nll[t - 1] is of token t
+    return nll[text.gold_start - 1 :].mean().item()
+
+
+def test_map_covers_the_prompts_with_the_plain_models_perplexity(workdir, capsys):
+    assert run() == 0
+    baseline_map = BaselineMap.load(MAP)
+    assert list(baseline_map.by_key) == ["Name 1 is written down.", "Name 2 is written down.", "Why?"]
+    for datapoint_id, row in (("emma/1", chapter(1)), ("emma/2", chapter(2))):
+        datapoint = baseline_map.resolve(datapoint_id, "")
+        assert datapoint["baseline_ppl"] == pytest.approx(math.exp(plain_mean_nll(row)), rel=1e-4)
+        assert {name: datapoint[name] for name in row} == row
+    assert baseline_map.resolve(None, "Why?")["baseline_ppl"] == pytest.approx(math.exp(plain_mean_nll(JOKE)), rel=1e-4)
+    assert not LOG.exists()
+    out = capsys.readouterr().out
+    assert "tokens/s" in out
+    assert "baseline perplexity" in out
+
+
+def test_all_rows_covers_filtered_rows_too(workdir):
+    assert run("--all_rows") == 0
+    assert len(BaselineMap.load(MAP)) == 4
+
+
+def test_settings_and_precision_are_recorded(workdir):
+    make_prompts("--no_system_role")
+    assert run("--no_system_role", "--bf16") == 0
+    provenance = BaselineMap.load(MAP).provenance
+    assert provenance.model_name == "model"
+    assert len(provenance.weights_sha256) == 64
+    assert provenance.dtype == "bfloat16"
+    assert provenance.prompt_template_version == PROMPT_TEMPLATE_VERSION
+    assert provenance.prompt_settings == PromptSettings(use_system_role=False).to_dict()
+
+
+def test_settings_reach_the_scored_text(workdir):
+    make_prompts("--no_system_role", "--no_synopsis")
+    assert run("--no_system_role", "--no_synopsis") == 0
+    settings = PromptSettings(use_system_role=False, include_synopsis=False)
+    expected = math.exp(plain_mean_nll(chapter(1), settings))
+    assert BaselineMap.load(MAP).resolve("emma/1", "")["baseline_ppl"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_by_one_and_packed_give_the_same_map(workdir):
+    assert run("--batch_tokens", "1") == 0
+    one_by_one = BaselineMap.load(MAP)
+    assert run("--batch_tokens", "100000") == 0
+    for key, datapoint in BaselineMap.load(MAP).by_key.items():
+        assert datapoint["baseline_nll_sum"] == pytest.approx(one_by_one.by_key[key]["baseline_nll_sum"], rel=1e-5)
+
+
+def interrupt_after(num_batches: int, monkeypatch):
+    append = ScoreLog.append
+    calls = []
+
+    def append_then_interrupt(log, scores):
+        append(log, scores)
+        calls.append(len(scores))
+        if len(calls) == num_batches:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScoreLog, "append", append_then_interrupt)
+    return calls
+
+
+def test_an_interrupted_run_goes_on_where_it_was(workdir, capsys, monkeypatch):
+    assert run("--batch_tokens", "1") == 0
+    uninterrupted = MAP.read_bytes()
+    MAP.unlink()
+
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        assert run("--batch_tokens", "1") == 130
+    assert f"kept in {LOG}: run the same command again" in capsys.readouterr().err
+    assert not MAP.exists()
+    with open(LOG, "ab") as file:
+        file.write(b'{"key": "cut off by kill -9')
+
+    calls = interrupt_after(99, monkeypatch)
+    assert run("--batch_tokens", "1") == 0
+    assert calls == [1]  # two of three texts were scored already
+    assert MAP.read_bytes() == uninterrupted
+    assert not LOG.exists()
+
+
+def test_scores_of_other_weights_or_precision_are_not_reused(workdir, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(3, patch)
+        assert run("--batch_tokens", "1") == 130  # everything is scored, nothing written
+    calls = interrupt_after(99, monkeypatch)
+    assert run("--batch_tokens", "1", "--bf16") == 0
+    assert calls == [1, 1, 1]
+
+
+def test_one_key_twice_stops_before_the_model_is_looked_at(workdir, capsys):
+    write_dataset(chapter(1), chapter(2, next_chapter_synopsis="Name 1 is written down."))
+    assert compute_baseline_perplexity.main(["--model_name", "nowhere", "--nice_model_name", "x", "--all_rows"]) == 2
+    error = capsys.readouterr().err
+    assert "story_dataset_train.jsonl:1 and story_dataset_train.jsonl:2 have the same key" in error
+    assert "'Name 1 is written down.'" in error
+
+
+def error_of(capsys, *flags: str) -> str:
+    capsys.readouterr()
+    assert run(*flags) == 2
+    assert not MAP.exists()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    return line.removeprefix("compute_baseline_perplexity.py: error: ")
+
+
+def test_prompts_that_do_not_fit_the_dataset_are_errors(workdir, capsys):
+    assert error_of(capsys, "--no_synopsis").startswith("rl_data/train.jsonl:1: the prompt is not what these switches")
+    write_dataset(chapter(1), JOKE)
+    assert error_of(capsys).startswith("rl_data/train.jsonl:2: datapoint 'emma/2' is not in the dataset")
+    Path("rl_data/train.jsonl").write_text('{"prompt": []}\n')
+    assert error_of(capsys).startswith("rl_data/train.jsonl:1: field 'datapoint_id' is missing")
+    Path("rl_data/train.jsonl").unlink()
+    assert "run setup_rl_data.py first, or pass --all_rows" in error_of(capsys)
+
+
+def test_a_text_beyond_the_models_context_is_an_error(workdir, capsys):
+    write_dataset(chapter(1), chapter(2, next_chapter="name " * 3000))
+    message = error_of(capsys, "--all_rows")
+    assert message.startswith("story_dataset_train.jsonl:2: prompt and gold text have ")
+    assert "more than 'model' can take (2,048)" in message
+
+
+def test_a_missing_model_is_an_error(workdir, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert compute_baseline_perplexity.main(["--model_name", "./nowhere", "--nice_model_name", "x"]) == 2
+    assert "error: no tokenizer './nowhere'" in capsys.readouterr().err
+
+
+def test_a_damaged_log_says_which_file_to_delete(workdir, capsys):
+    LOG.write_text('{"key": 1}\n')
+    assert error_of(capsys).startswith(f"{LOG}:1: damaged")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--nice_model_name", "a/b"), ("--batch_tokens", "0")])
+def test_impossible_flags_are_refused(workdir, capsys, flag, value):
+    with pytest.raises(SystemExit) as stop:
+        run(flag, value)
+    assert stop.value.code == 2
+    assert flag in capsys.readouterr().err
