@@ -9,8 +9,9 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import openai
@@ -89,13 +90,36 @@ async def gather(coroutines: list[Coroutine[Any, Any, T]]) -> list[T]:
         raise
 
 
+async def discover_model(settings: ServerSettings) -> tuple[ServerSettings, int | None]:
+    """The settings with the model's name filled in, and the model's context where the server tells it.
+
+    Raises:
+        ServerFailure: nothing answers there.
+        ValueError: the model is not there, or none was named and there are several.
+    """
+    client = openai.AsyncOpenAI(base_url=settings.url, api_key=settings.api_key, max_retries=3, timeout=30.0)
+    try:
+        page = await client.models.list()
+        models = {model.id: model for model in page.data}
+    except (openai.OpenAIError, AttributeError, TypeError, json.JSONDecodeError) as error:
+        raise ServerFailure(
+            f"{settings.url} does not list its models ({error}); check --server_url and the server"
+        ) from error
+    finally:
+        await client.close()
+    name = settings.model or (next(iter(models)) if len(models) == 1 else "")
+    if name not in models:
+        raise ValueError(f"--model {name!r}: {settings.url} has {', '.join(map(repr, models))}; name one of them")
+    return replace(settings, model=name), getattr(models[name], "max_model_len", None)
+
+
 class Writer:
     """Answers from the stores, or else from the server."""
 
     def __init__(self, settings: ServerSettings, stores: dict[str, AnswerStore], *, may_ask: frozenset[str]) -> None:
         self.settings = settings
-        self.num_unusable: Counter[str] = Counter()
-        """Step -> answers that stand for "nothing"."""
+        self.unusable: dict[str, str] = {}
+        """Key -> step of the answers that stand for "nothing"."""
         self._stores = stores
         self._may_ask = may_ask
         self._client = openai.AsyncOpenAI(
@@ -127,7 +151,7 @@ class Writer:
         elif self._progress:
             self._progress.skip()
         if not answer.usable and default is not None:
-            self.num_unusable[prompt.step] += 1
+            self.unusable[key] = prompt.step
             return default
         return parse(answer.text)
 
@@ -200,10 +224,12 @@ class Writer:
         request = [self.settings.model, self.settings.temperature, prompt.max_tokens, *prompt.messages]
         return hashlib.sha256(json.dumps(request, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
-    def show_progress(self, step: str) -> _Progress:
-        """A progress bar, as a context, that the requests in it move."""
-        self._progress = _Progress(step)
-        return self._progress
+    @contextmanager
+    def show_progress(self, step: str) -> Iterator[None]:
+        """A progress bar that the requests made within the context move."""
+        with closing(_Progress(step)) as self._progress:
+            yield
+        self._progress = None
 
     async def close(self) -> None:
         await self._client.close()
@@ -254,8 +280,5 @@ class _Progress:
         self._bar.set_postfix_str(", ".join(rates), refresh=False)
         self._bar.update(1)
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._bar.close()
