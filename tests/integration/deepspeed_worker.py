@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 MAX_NORM = 0.5
+CONFIGS = {f"zero{stage}": DeepspeedConfig(zero_stage=stage, max_norm=MAX_NORM) for stage in (0, 1, 2, 3)}
+CONFIGS["zero3_offload"] = DeepspeedConfig(zero_stage=3, max_norm=MAX_NORM, adam_offload=True)
 NUM_STEPS = 4
 STEPS_BEFORE_SAVE = 2
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, lr_warmup_ratio=0.3)
@@ -55,8 +57,8 @@ def run_rank(rank: int, world_size: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     strategy = get_strategy(seed=7, timeout=timedelta(seconds=60))
     results: dict[Any, Any] = {"collectives": check_collectives(strategy)}
-    for stage in (0, 1, 2, 3):
-        results[stage] = train_save_resume(strategy, stage, Path(folder))
+    for name in CONFIGS:
+        results[name] = train_save_resume(strategy, name, Path(folder))
     results["rotary"] = bf16_partitioned_load(strategy, folder)
     results["eval"] = eval_logits(strategy, folder)
     torch.save(results, Path(folder) / f"results_{world_size}_{rank}.pt")
@@ -84,10 +86,9 @@ def load(strategy: DeepspeedStrategy, folder: Path | str, config: DeepspeedConfi
     )
 
 
-def new_engine(strategy: DeepspeedStrategy, stage: int, folder: Path) -> Any:
-    config = DeepspeedConfig(zero_stage=stage, max_norm=MAX_NORM)
-    model = load(strategy, folder, config)
-    return strategy.prepare_train(model, deepspeed=config, optimizer=OPTIMIZER, num_optimizer_steps=NUM_STEPS)
+def new_engine(strategy: DeepspeedStrategy, name: str, folder: Path) -> Any:
+    model = load(strategy, folder, CONFIGS[name])
+    return strategy.prepare_train(model, deepspeed=CONFIGS[name], optimizer=OPTIMIZER, num_optimizer_steps=NUM_STEPS)
 
 
 def train_step(strategy: DeepspeedStrategy, engine: Any, step: int) -> dict[str, Any]:
@@ -126,19 +127,19 @@ def full_gradients(engine: Any) -> dict[str, Tensor]:
     return {name: safe_get_full_grad(parameter).clone() for name, parameter in engine.module.named_parameters()}
 
 
-def train_save_resume(strategy: DeepspeedStrategy, stage: int, folder: Path) -> dict[str, Any]:
+def train_save_resume(strategy: DeepspeedStrategy, name: str, folder: Path) -> dict[str, Any]:
     """An uninterrupted run with a checkpoint in its middle, then a fresh engine that continues from the checkpoint."""
-    checkpoints = folder / f"ckpt_{strategy.world_size}_{stage}"
-    engine = new_engine(strategy, stage, folder)
+    checkpoints = folder / f"ckpt_{strategy.world_size}_{name}"
+    engine = new_engine(strategy, name, folder)
     steps = [train_step(strategy, engine, step) for step in range(STEPS_BEFORE_SAVE)]
     strategy.save_checkpoint(engine, checkpoints, "global_step2", {"step": 2, "kl": {"coef": 0.5}}, max_num=2)
     steps += [train_step(strategy, engine, step) for step in range(STEPS_BEFORE_SAVE, NUM_STEPS)]
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    strategy.save_hf_model(engine, tokenizer, folder / f"hf_{strategy.world_size}_{stage}")
+    strategy.save_hf_model(engine, tokenizer, folder / f"hf_{strategy.world_size}_{name}")
     buckets = [bucket_shapes(strategy, bucket) for bucket in strategy.named_parameter_buckets(engine.module, 600_000)]
     engine.destroy()
 
-    resumed = new_engine(strategy, stage, folder)
+    resumed = new_engine(strategy, name, folder)
     nothing = strategy.load_checkpoint(resumed, folder / "nowhere")
     client_state = strategy.load_checkpoint(resumed, checkpoints)
     steps_again = [train_step(strategy, resumed, step) for step in range(STEPS_BEFORE_SAVE, NUM_STEPS)]
@@ -191,9 +192,9 @@ def eval_logits(strategy: DeepspeedStrategy, folder: str) -> dict[str, Tensor]:
 
 def die_before_marker(strategy: DeepspeedStrategy, folder: Path) -> None:
     """Rank 0 dies after everything of a second checkpoint is written, before its marker is. Does not return."""
-    engine = new_engine(strategy, 2, folder)
+    engine = new_engine(strategy, "zero2", folder)
     checkpointing.finish_checkpoint = lambda *_, **__: os._exit(0)
-    directory = folder / f"ckpt_{strategy.world_size}_2"
+    directory = folder / f"ckpt_{strategy.world_size}_zero2"
     try:
         strategy.save_checkpoint(engine, directory, "global_step3", {"step": 3}, max_num=2)
     except RuntimeError:  # the other rank, in the last barrier: its peer is gone

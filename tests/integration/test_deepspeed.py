@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from deepspeed_worker import (
+    CONFIGS,
     MAX_NORM,
     NUM_STEPS,
     OPTIMIZER,
@@ -31,7 +32,6 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-STAGES = (0, 1, 2, 3)
 WORLD_SIZES = (1, 2)
 
 
@@ -84,9 +84,11 @@ def plain_step(model: Qwen2ForCausalLM, adamw: torch.optim.AdamW, step: int) -> 
     by_length: dict[int, list[Tensor]] = {}
     for token_ids in batches:
         by_length.setdefault(token_ids.shape[1], []).append(token_ids)
-    loss = sum(nll_sum(model, torch.cat(group)) for group in by_length.values()) / total
+    loss = torch.stack([nll_sum(model, torch.cat(group)) for group in by_length.values()]).sum() / total
     loss.backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    gradients = {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM).item()
     # ceil(0.3 * 4) = 2 warm-up steps
     learning_rate = 1e-3 * lr_factor(step, num_steps=NUM_STEPS, num_warmup_steps=2, min_lr_ratio=0.1)
@@ -98,10 +100,10 @@ def plain_step(model: Qwen2ForCausalLM, adamw: torch.optim.AdamW, step: int) -> 
     return {"loss": loss.item(), "gradients": gradients, "norm": norm, "lr": learning_rate, "weights": weights}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_accumulated_micro_batches_equal_one_plain_batch(stage, ranks, plain_steps):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_accumulated_micro_batches_equal_one_plain_batch(name, ranks, plain_steps):
     for rank in ranks:
-        for got, want in zip(rank[stage]["steps"], plain_steps, strict=True):
+        for got, want in zip(rank[name]["steps"], plain_steps, strict=True):
             assert got["loss"] == pytest.approx(want["loss"], abs=1e-5)
             assert got["norm"] == pytest.approx(want["norm"], rel=1e-5)
             assert got["norm"] > MAX_NORM  # so clipping takes part
@@ -114,49 +116,48 @@ def assert_close(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: flo
     """Equal but for key biases: softmax does not see them, so their gradients are rounding noise that Adam blows up."""
     assert set(got) == set(want)
     for name in set(want) - {name for name in want if name.endswith("k_proj.bias")}:
-        torch.testing.assert_close(
-            got[name], want[name], rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
-        )
+        difference = (got[name] - want[name]).abs().max().item()
+        assert difference <= tolerance, f"{name} differs by {difference}"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_resumed_equals_uninterrupted(stage, ranks):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_resumed_equals_uninterrupted(name, ranks):
     for rank in ranks:
-        result = rank[stage]
+        result = rank[name]
         assert result["nothing"] is None
         assert result["client_state"] == {"step": 2, "kl": {"coef": 0.5}}
         for got, want in zip(result["steps_again"], result["steps"][STEPS_BEFORE_SAVE:], strict=True):
             assert got["draws"] == want["draws"]
             assert (got["loss"], got["norm"], got["lr"]) == (want["loss"], want["norm"], want["lr"])
-            assert all(torch.equal(got["weights"][name], want["weights"][name]) for name in want["weights"])
+            assert all(torch.equal(got["weights"][key], want["weights"][key]) for key in want["weights"])
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_saved_hf_model_is_the_trained_one(stage, ranks, folder):
-    path = folder / f"hf_{len(ranks)}_{stage}"
+@pytest.mark.parametrize("name", CONFIGS)
+def test_saved_hf_model_is_the_trained_one(name, ranks, folder):
+    path = folder / f"hf_{len(ranks)}_{name}"
     model = AutoModelForCausalLM.from_pretrained(path)
-    weights = ranks[0][stage]["steps"][-1]["weights"]
-    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+    weights = ranks[0][name]["steps"][-1]["weights"]
+    assert all(torch.equal(parameter, weights[key]) for key, parameter in model.named_parameters())
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert AutoTokenizer.from_pretrained(path).chat_template
     assert (path / "model.safetensors").exists()
     assert not list(folder.glob(".hf_*"))
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_to_fp32_gives_the_trained_weights(stage, ranks, folder):
-    checkpoints = folder / f"ckpt_{len(ranks)}_{stage}"
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_zero_to_fp32_gives_the_trained_weights(name, ranks, folder):
+    checkpoints = folder / f"ckpt_{len(ranks)}_{name}"
     command = [sys.executable, "zero_to_fp32.py", "./", "converted", "-t", "global_step2"]
     subprocess.run(
         command, cwd=checkpoints, check=True, capture_output=True, env={**os.environ, "DS_ACCELERATOR": "cpu"}
     )
     converted = torch.load(checkpoints / "converted" / "pytorch_model.bin", weights_only=True)
-    weights = ranks[0][stage]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
-    assert all(torch.equal(converted[name], weights[name]) for name in weights)
+    weights = ranks[0][name]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
+    assert all(torch.equal(converted[key], weights[key]) for key in weights)
 
 
 def test_a_rank_killed_before_the_marker_leaves_the_previous_checkpoint(ranks, folder):
-    checkpoints = folder / f"ckpt_{len(ranks)}_2"
+    checkpoints = folder / f"ckpt_{len(ranks)}_zero2"
     files = {path.name for path in (checkpoints / "global_step3").iterdir()}
     assert {"INCOMPLETE", "mp_rank_00_model_states.pt", "rng_rank0.pt"} <= files
     newest = newest_checkpoint(checkpoints)
@@ -166,13 +167,13 @@ def test_a_rank_killed_before_the_marker_leaves_the_previous_checkpoint(ranks, f
     assert json.loads((newest.path / "COMPLETE").read_text())["world_size"] == len(ranks)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_buckets_hold_every_whole_parameter_once(stage, ranks, folder):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_buckets_hold_every_whole_parameter_once(name, ranks, folder):
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    want = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    want = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
     for rank in ranks:
-        buckets = rank[stage]["buckets"]
-        assert {name: shape for bucket in buckets for name, shape in bucket.items()} == want
+        buckets = rank[name]["buckets"]
+        assert {key: shape for bucket in buckets for key, shape in bucket.items()} == want
         assert sum(len(bucket) for bucket in buckets) == len(want)
         for bucket in buckets:  # 524,288 bytes are one matrix of 64 x 2048
             num_bytes = sum(4 * torch.Size(shape).numel() for shape in bucket.values())

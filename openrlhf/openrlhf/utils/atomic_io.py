@@ -51,6 +51,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         os.rename(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
+        if replaced.exists() and not target.exists():
+            os.rename(replaced, target)
         raise
     fsync_directory(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)

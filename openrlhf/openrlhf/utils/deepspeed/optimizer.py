@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from openrlhf.config import OptimizerConfig
 from openrlhf.utils.deepspeed.library import import_deepspeed
+from openrlhf.utils.devices import device_type
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -28,9 +29,12 @@ def full_shape(parameter: nn.Parameter) -> torch.Size:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, *, offload: bool) -> torch.optim.Optimizer:
-    """AdamW: DeepSpeed's vectorised one where state and step live on the CPU beside a GPU, else torch's fused one."""
+    """AdamW: DeepSpeed's for a state that is offloaded from a GPU, else torch's fused one.
+
+    DeepSpeed's is compiled at first use, which takes minutes: not worth it where the state is on the CPU anyway.
+    """
     groups = parameter_groups(model, config.weight_decay)
-    if offload:
+    if offload and device_type() == "cuda":
         cpu_adam = import_deepspeed().ops.adam.DeepSpeedCPUAdam
         return cpu_adam(groups, lr=config.learning_rate, betas=config.adam_betas, adamw_mode=True)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, fused=True)
