@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from openrlhf.cli.flags import build_parser, parse_args, to_config
 from openrlhf.cli.unsupported import UNSUPPORTED
 from openrlhf.cli.validate import validate
@@ -316,7 +317,7 @@ def test_the_papers_arguments_land_in_the_configuration(script: str, data_folder
     assert (config.data.eval_split, config.data.input_key, config.data.apply_chat_template) == (
         "validation", "prompt", True,
     )  # fmt: skip
-    assert (config.reward.reward_shape, config.reward.use_system_role) == ("tiers", True)
+    assert (config.reward.reward_shape, config.reward.reward_tiers) == ("tiers", None)
     assert config.reward.baseline_ppl_path == str(data_folder / "baseline.pkl")
 
 

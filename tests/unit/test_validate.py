@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from openrlhf.cli import validate as validate_module
 from openrlhf.cli.flags import build_parser, parse_args
 from openrlhf.cli.unsupported import UNSUPPORTED

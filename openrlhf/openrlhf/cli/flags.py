@@ -217,7 +217,7 @@ def _add_reward_flags(parser: argparse.ArgumentParser) -> None:
     add("--reward_shape", type=str, choices=tuple(SHAPES), default="tiers", help="new: reward of an improvement")
     add("--reward_tiers", type=str, default=None, help="new: improvement in percent:reward, as 0.05:0.5,1:0.9,2:1.0")
     add("--reward_function", type=str, default=None, help="new: file.py:name, instead of a named shape")
-    add("--no_system_role", action="store_true", help="new: fold the system text into the user turn when scoring")
+    add("--no_system_role", action="store_true", help="refused: the baseline map says how it was made")
     add("--remote_rm_url", type=str, default=None, help="Python file with reward_func, instead of VR-CLI")
 
 
@@ -281,7 +281,6 @@ def to_config(args: argparse.Namespace) -> TrainConfig:
             reward_tiers=args.reward_tiers,
             reward_function=args.reward_function,
             remote_rm_url=args.remote_rm_url,
-            use_system_role=not args.no_system_role,
         ),
         tracking=_tracking(args),
     )

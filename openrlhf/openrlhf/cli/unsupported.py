@@ -1,4 +1,4 @@
-"""Upstream's flags whose feature this version does not have: what they may still say, and what to use instead."""
+"""Flags whose feature this version, or this command, does not have: what they may still say, and what to use instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A flag of upstream whose feature this version does not have."""
+    """A flag whose feature this version, or this command, does not have."""
 
     flag: str
     allowed: tuple[Any, ...]
@@ -66,6 +66,8 @@ UNSUPPORTED = (
     Unsupported("ring_head_stride", (1,), NO_RING, NO_RING_INSTEAD),
     Unsupported("actor_init_on_gpu", (False,), "every model loads where it is used", "drop it"),
     Unsupported("local_rank", (-1,), "Ray gives every worker its rank", "drop it"),
+    Unsupported("no_system_role", (False,), "scoring follows the prompt settings that the baseline map records",
+                "drop it; pass it to setup_rl_data.py and compute_baseline_perplexity.py"),
     Unsupported("use_ms", (False,), "models come from folders or the Hugging Face hub",
                 "download the model and pass its folder to --pretrain"),
 )  # fmt: skip

@@ -304,7 +304,7 @@ def _reward_file(args: argparse.Namespace) -> Iterator[str]:
         except ValueError as error:
             yield f"--remote_rm_url {url}: {error}"
     vr_cli = {"baseline_ppl_path": None, "reward_shape": "tiers", "reward_tiers": None, "reward_function": None}
-    for flag, off in {**vr_cli, "no_system_role": False}.items():
+    for flag, off in vr_cli.items():
         if getattr(args, flag) != off:
             yield (
                 f"{_given(flag, getattr(args, flag))}: --remote_rm_url gives the reward instead of VR-CLI; "

@@ -1,0 +1,189 @@
+"""The record of a run: metrics as JSON lines always, TensorBoard and Weights & Biases on request.
+
+    <save_path>/config.json                     the run's resolved configuration
+    <save_path>/metrics.jsonl                   {"step": 8, "phase": "train" | "eval", "reward": ..., ...} a line
+    <save_path>/eval_completions/step_8.jsonl   every completion of the evaluation after step 8
+
+A run that starts anew sets the files of an earlier one aside; a run that resumes after step N drops what the
+interrupted run recorded past N, so that its files are those of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from openrlhf.config import TrackingConfig
+from openrlhf.utils.atomic_io import atomic_write
+from openrlhf.utils.logging import init_logger
+
+logger = init_logger(__name__)
+
+Phase = Literal["train", "eval"]
+HIDDEN = "(hidden)"
+
+
+class MetricsLogger:
+    """Writes one run's metrics. Lives on rank 0; call `resume` before the first `log`, or not at all."""
+
+    def __init__(self, config: TrackingConfig, save_path: str | Path, run_config: Mapping[str, Any]) -> None:
+        """`run_config`: what the run was started with; saved as JSON, with the W&B key hidden."""
+        self._config = config
+        self._save_path = Path(save_path)
+        self._run_config = hide_secrets(run_config)
+        self._started = False
+        self._tensorboard: Any = None
+        self._wandb: Any = None
+        with atomic_write(self._save_path / "config.json") as file:
+            json.dump(self._run_config, file, indent=2, default=str)
+            file.write("\n")
+
+    @property
+    def metrics_path(self) -> Path:
+        return self._save_path / "metrics.jsonl"
+
+    @property
+    def completions_path(self) -> Path:
+        return self._save_path / "eval_completions"
+
+    def resume(self, step: int) -> None:
+        """Continue the record of a run that was interrupted, after `step`."""
+        assert not self._started, "resume comes before the first log"
+        drop_metrics_after(self.metrics_path, step)
+        for path in self.completions_path.glob("step_*.jsonl"):
+            if int(path.stem.removeprefix("step_")) > step:
+                path.unlink()
+        self._start_writers(first_step=step + 1)
+
+    def log(self, step: int, phase: Phase, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of a training step or of the evaluation after it. NaN and infinity become null."""
+        self._start_anew_unless_resumed()
+        row = {"step": step, "phase": phase, **{name: _finite(value) for name, value in metrics.items()}}
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._tensorboard is not None:
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({"step": step, **{f"{phase}/{name}": value for name, value in metrics.items()}})
+
+    def log_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the completions of the evaluation after `step`, one JSON-ready row each."""
+        self._start_anew_unless_resumed()
+        with atomic_write(self.completions_path / f"step_{step}.jsonl") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if self._wandb is not None and rows:
+            import wandb
+
+            columns = list(rows[0])
+            table = wandb.Table(columns=columns, data=[[row.get(column) for column in columns] for row in rows])
+            self._wandb.log({"step": step, "eval/completions": table})
+
+    def close(self) -> None:
+        """Hand over what is still buffered."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _start_anew_unless_resumed(self) -> None:
+        if self._started:
+            return
+        for path in (self.metrics_path, self.completions_path):
+            set_aside(path)
+        self._start_writers(first_step=0)
+
+    def _start_writers(self, *, first_step: int) -> None:
+        self._started = True
+        if self._config.use_tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder = os.path.join(self._config.use_tensorboard, self._config.wandb_run_name)
+            self._tensorboard = SummaryWriter(log_dir=folder, purge_step=first_step)
+        if self._config.use_wandb is not None:
+            self._wandb = start_wandb(self._config, self._save_path, self._run_config, resumed=first_step > 0)
+
+
+def start_wandb(config: TrackingConfig, save_path: Path, run_config: Mapping[str, Any], *, resumed: bool) -> Any:
+    """A W&B run whose id is kept in `save_path`, so that a resumed training continues it.
+
+    The charts' x axis is our own step: W&B's would refuse the steps that a resumed run repeats.
+    """
+    import wandb
+
+    id_path = save_path / "wandb_run_id"
+    if not (resumed and id_path.exists()):
+        with atomic_write(id_path) as file:
+            file.write(uuid.uuid4().hex)
+    offline = config.use_wandb == "offline"
+    if not offline:
+        wandb.login(key=config.use_wandb)
+    run = wandb.init(
+        entity=config.wandb_org,
+        project=config.wandb_project,
+        group=config.wandb_group,
+        name=config.wandb_run_name,
+        config=dict(run_config),
+        dir=str(save_path),
+        id=id_path.read_text(),
+        resume="allow",
+        mode="offline" if offline else "online",
+    )
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step")
+    return run
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file. A last line that a crash cut short is left out.
+
+    Raises:
+        ValueError: a broken line before the last, named by file and line.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}:{number}: not JSON ({error}); remove the line") from None
+            logger.warning("%s:%d was cut short and is left out", path, number)
+    return rows
+
+
+def drop_metrics_after(path: Path, step: int) -> None:
+    """Remove the rows of later steps from a metrics file, if there is one."""
+    if not path.exists():
+        return
+    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def set_aside(path: Path) -> None:
+    """Rename an earlier run's file or folder to `NAME.previous`, in place of what was set aside before."""
+    if not path.exists():
+        return
+    previous = path.with_name(path.name + ".previous")
+    if previous.is_dir():
+        shutil.rmtree(previous)
+    os.replace(path, previous)
+    logger.info("%s of an earlier run is now %s", path, previous.name)
+
+
+def hide_secrets(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the W&B API key; `offline` is not one."""
+    key = run_config.get("use_wandb")
+    return {**run_config, "use_wandb": key if key in (None, "offline") else HIDDEN}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None
