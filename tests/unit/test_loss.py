@@ -56,7 +56,7 @@ def test_kl_term_is_added_per_token():
     given = inputs([1.0, 1.0], [0.0, 0.0], [0, 0], ref_log_ratios=[math.log(2), 0.0])
     output = policy_loss(given, eps_clip=0.2, kl_coef=0.1, kl_estimator="k3")
     assert output.loss_sum.item() == pytest.approx(0.1 * k3 / 2, abs=1e-6)
-    assert output.metric_sums["kl"] == pytest.approx(k3 / 2, abs=1e-6)
+    assert output.metric_sums["kl_loss"] == pytest.approx(k3 / 2, abs=1e-6)
 
 
 def test_no_samples_give_zero_with_a_gradient():

@@ -60,7 +60,7 @@ def policy_loss(
     }
     if inputs.ref_logprobs is not None:
         kl = estimate_kl(inputs.logprobs - inputs.ref_logprobs, kl_estimator)
-        metrics["kl"] = kl
+        metrics["kl_loss"] = kl
         token_loss = token_loss + kl_coef * kl
     per_sample = {name: _mean_per_sample(value.detach(), inputs).sum().item() for name, value in metrics.items()}
     return PolicyLossOutput(loss_sum=_mean_per_sample(token_loss, inputs).sum(), metric_sums=per_sample)

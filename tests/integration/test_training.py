@@ -1,0 +1,201 @@
+"""Whole runs of `train_ncp.py` on a tiny model: real Ray, DeepSpeed and vLLM, nothing stubbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.samples import Experience, Rewards, Samples
+from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
+from openrlhf.vr_cli.baseline_map import BaselineMap
+from tiny_run import arguments, command, make_world, metrics_rows, quiet_environment, run_in_process, without_times
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from prompt_utils import build_baseline_messages, build_planned_messages, extract_plan
+from ray_utils import CustomStoryBasedActorModelRayActor, StoryBasedRemoteExperienceMaker
+
+# Two episodes of three prompts, two a step: steps of 2, 1, 2 and 1 prompts.
+NUM_STEPS = 4
+
+
+class RecordingExperienceMaker(StoryBasedRemoteExperienceMaker):
+    """Keeps what training saw."""
+
+    def make_experiences(self, prompts: Any, *, step: int, **kwargs: Any) -> list[Experience]:
+        experiences = super().make_experiences(prompts, step=step, **kwargs)
+        torch.save(experiences, Path(self.config.checkpoint.save_path) / f"experiences_{step}.pt")
+        return experiences
+
+
+class RecordingActor(CustomStoryBasedActorModelRayActor):
+    def __init__(self, *, rank: int, world_size: int) -> None:
+        super().__init__(rank=rank, world_size=world_size)
+        self.remote_experience_maker_class = RecordingExperienceMaker
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a whole run on one rank."""
+    output = tmp_path_factory.mktemp("uninterrupted")
+    run_in_process(arguments(world, output, save_steps=1, max_ckpt_num=2), RecordingActor)
+    return output
+
+
+def mean_gold_nll(model: Any, tokenizer: Any, messages: list[dict[str, str]]) -> float:
+    """From plain logits, one conversation at a time, with nothing of ours but the messages."""
+    prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    prompt_ids, ids = tokenizer(prompt)["input_ids"], tokenizer(whole)["input_ids"]
+    with torch.no_grad():
+        logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    gold = range(len(prompt_ids), len(ids))
+    return -sum(logprobs[i - 1, ids[i]].item() for i in gold) / len(gold)
+
+
+def test_rewards_in_training_equal_those_by_hand(world: Path, uninterrupted: Path):
+    model = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(world / "model")
+    experiences = [e for s in range(2) for e in torch.load(uninterrupted / f"experiences_{s}.pt", weights_only=False)]
+    assert len(experiences) == 3
+    for experience in experiences:
+        samples = experience.samples
+        baseline = mean_gold_nll(model, tokenizer, build_baseline_messages(samples.prompt.datapoint))
+        assert len(set(samples.responses)) > 1
+        for response, reward in zip(samples.responses, experience.rewards.rewards, strict=True):
+            planned = build_planned_messages(samples.prompt.datapoint, extract_plan(response))
+            assert reward == pytest.approx(baseline - mean_gold_nll(model, tokenizer, planned), abs=1e-4)
+
+
+def test_logprobs_in_training_equal_plain_ones(world: Path, uninterrupted: Path):
+    """Step 0: policy, reference and vLLM are the same model, and all agree with plain logits."""
+    model = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32)
+    for experience in torch.load(uninterrupted / "experiences_0.pt", weights_only=False):
+        prompt = experience.samples.prompt.token_ids
+        for i, completion in enumerate(experience.samples.completions):
+            ids = prompt + completion.token_ids
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits[0, len(prompt) - 1 : -1]
+            expected = logits.log_softmax(-1).gather(-1, torch.tensor(completion.token_ids)[:, None]).squeeze(-1)
+            for values in (experience.old_logprobs[i], experience.ref_logprobs[i], torch.tensor(completion.logprobs)):
+                torch.testing.assert_close(values, expected, atol=1e-4, rtol=0)
+
+
+def test_engines_follow_the_policy(uninterrupted: Path):
+    """After every update vLLM samples from the new weights: its log-probs stay the trainer's."""
+    rows = metrics_rows(uninterrupted, "train")
+    assert len(rows) == NUM_STEPS
+    assert all(row["grad_norm"] > 0 for row in rows)
+    assert all(row["rollout_logprob_diff"] < 1e-4 for row in rows)
+    assert rows[-1]["kl"] > 1e-6  # and the weights did move
+
+
+def test_a_run_leaves_everything_behind(world: Path, uninterrupted: Path):
+    assert [row["step"] for row in metrics_rows(uninterrupted, "eval")] == [0, 2, 4]
+    completions = (uninterrupted / "eval_completions" / "step_4.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt_index"] for line in completions] == [0, 1, 2]
+    assert json.loads((uninterrupted / "config.json").read_text())["rollout_batch_size"] == 2
+    checkpoints = sorted(path.name for path in (uninterrupted / "checkpoints" / "_actor").glob("global_step*"))
+    assert checkpoints == ["global_step3", "global_step4"]
+    before = AutoModelForCausalLM.from_pretrained(world / "model")
+    after = AutoModelForCausalLM.from_pretrained(uninterrupted / "final_model")
+    assert not torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
+    assert AutoTokenizer.from_pretrained(uninterrupted / "final_model").chat_template
+
+
+def assert_same_metrics(actual: Path, expected: Path, *, tolerance: float) -> None:
+    for phase in ("train", "eval"):
+        for one, other in zip(metrics_rows(actual, phase), metrics_rows(expected, phase), strict=True):
+            assert without_times(one) == pytest.approx(without_times(other), rel=tolerance, abs=tolerance)
+
+
+def test_two_ranks_with_uneven_work_equal_one_rank(world: Path, uninterrupted: Path, tmp_path: Path):
+    """ZeRO-3; steps of one prompt leave a rank without any, three evaluation prompts split 2 : 1."""
+    ranks = {"actor_num_gpus_per_node": 2, "ref_num_gpus_per_node": 2, "zero_stage": 3}
+    run_in_process(arguments(world, tmp_path, **ranks), CustomStoryBasedActorModelRayActor)
+    assert_same_metrics(tmp_path, uninterrupted, tolerance=1e-3)
+
+
+def test_killed_and_resumed_equals_uninterrupted(world: Path, uninterrupted: Path, tmp_path: Path):
+    argv = arguments(world, tmp_path, save_steps=1, load_checkpoint=True)
+    with start(argv, tmp_path / "first.log") as process:
+        wait_for(lambda: (tmp_path / "checkpoints/_actor/global_step2/COMPLETE").exists(), process)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert subprocess.run(command(argv), env=quiet_environment(), check=False).returncode == 0
+    assert_same_metrics(tmp_path, uninterrupted, tolerance=1e-6)
+
+
+def test_a_dead_worker_ends_the_run_with_its_cause(world: Path, tmp_path: Path):
+    argv = arguments(world, tmp_path, num_episodes=500, eval_steps=None)
+    with start(argv, tmp_path / "log") as process:
+        wait_for(lambda: (tmp_path / "metrics.jsonl").exists(), process)
+        os.kill(worker_pid(process.pid, "ReferenceModelRayActor"), signal.SIGKILL)
+        died = time.monotonic()
+        assert process.wait(timeout=90) == 1
+    assert time.monotonic() - died < 60
+    assert "ReferenceModelRayActor" in (tmp_path / "log").read_text()
+
+
+def start(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts a run in a process group of its own."""
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command(argv), env=quiet_environment(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def wait_for(condition: Any, process: subprocess.Popen[bytes], timeout_s: float = 180) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, "the run ended early"
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def worker_pid(driver: int, class_name: str) -> int:
+    """A Ray worker below the driver, by its process title."""
+    import psutil
+
+    children = psutil.Process(driver).children(recursive=True)
+    return next(child.pid for child in children if any(class_name in part for part in child.cmdline()))
+
+
+class EarlyAlphabetMaker(RemoteExperienceMaker):
+    """A reward that is easy to raise, through the same hook: the share of tokens from the first half of the vocabulary."""
+
+    def compute_rewards(self, samples: Samples) -> Rewards:
+        half = len(self.tokenizer) // 2
+        shares = [sum(t < half for t in c.token_ids) / len(c.token_ids) for c in samples.completions]
+        return Rewards(rewards=shares)
+
+
+class EarlyAlphabetActor(ActorModelRayActor):
+    def __init__(self, *, rank: int, world_size: int) -> None:
+        super().__init__(rank=rank, world_size=world_size, remote_experience_maker_class=EarlyAlphabetMaker)
+
+
+def test_it_learns(world: Path, tmp_path: Path):
+    """The mean reward of a random model is near 1/2; a few steps of GRPO bring it near 1."""
+    changes = {"num_episodes": 15, "rollout_batch_size": 3, "n_samples_per_prompt": 8, "train_batch_size": 24}
+    argv = arguments(world, tmp_path, eval_steps=None, actor_learning_rate=5e-3, init_kl_coef=0, **changes)
+    run_in_process([flag for flag in argv if flag != "--use_kl_loss"], EarlyAlphabetActor)
+    rewards = [row["reward"] for row in metrics_rows(tmp_path, "train")]
+    assert sum(rewards[:2]) / 2 < 0.7
+    assert sum(rewards[-2:]) / 2 > 0.9
+
+
+def test_baseline_map_is_the_one_the_run_used(world: Path):
+    baseline = BaselineMap.load(world / "prompt_to_datapoint_with_baseline_ppl_tiny.pkl")
+    assert len(baseline) == 6
