@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf.utils.atomic_io import atomic_write
-
 from setup_data.book import Book
 
 

@@ -59,7 +59,7 @@ def chapter_key(chapter_index: int, header: str) -> str:
 
 def parse_markdown(text: str, *, story_id: str, source: str) -> Book:
     """The book in Markdown `text`. Raises ValueError with `source` and line where the layout is not the one above."""
-    lines = text.lstrip("\ufeff").splitlines()
+    lines = text.removeprefix("\ufeff").split("\n")
     title, genre = "", ""
     headers: list[str] = []
     bodies: list[list[str]] = []

@@ -19,7 +19,6 @@ from pathlib import Path
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
 from openrlhf.vr_cli.datapoints import Datapoint, baseline_key, check_datapoint
-
 from prompt_utils import build_baseline_messages, build_reasoning_messages
 from setup_data.annotations import BookAnnotations, check_against_book, read_annotations
 from setup_data.book import Book, read_books

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from openrlhf.utils.atomic_io import atomic_write
-from openrlhf.utils.logging import init_logger
 from tqdm import tqdm
 
+from openrlhf.utils.atomic_io import atomic_write
+from openrlhf.utils.logging import init_logger
 from setup_data.blocks import READERS, read_document
 from setup_data.book import Book, chapter_key, write_book
 from setup_data.chapters import SplitResult, split_chapters
@@ -74,21 +74,21 @@ def find_book_files(inputs: Sequence[Path]) -> list[Path]:
     return sorted(paths)
 
 
-def read_book_file(path: Path, *, chapter_regex: str | None = None) -> ReadResult:
-    """One book with its chapters. Raises ValueError that names the file."""
+def read_book_file(path: Path, *, chapter_regex: str | None = None, max_chapters: int | None = None) -> ReadResult:
+    """One book with its chapters, or the first `max_chapters` of them. Raises ValueError that names the file."""
     document = read_document(path)
     title = document.title or path.stem.replace("_", " ").strip().title()
     try:
         split = split_chapters(document.blocks, title=title, chapter_regex=chapter_regex)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    book = Book(story_id=story_id_of(path), title=" ".join(title.split()), chapters=split.chapters)
+    book = Book(story_id=story_id_of(path), title=" ".join(title.split()), chapters=split.chapters[:max_chapters])
     return ReadResult(path=path, book=book, split=split)
 
 
 def find_suspicions(result: ReadResult) -> list[str]:
     """What a person should look at before this book goes further."""
-    chapters, numbers = result.book.chapters, result.split.numbers
+    chapters, numbers = result.split.chapters, result.split.numbers
     found = []
     if len(chapters) == 1:
         found.append("only one chapter was found: are the headings of another kind (--chapter_regex)?")
@@ -134,8 +134,12 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("inputs", type=Path, nargs="+", help="book files, or folders of them")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--chapter_regex", help="Python regex that matches the whole paragraph of a chapter's heading")
+    parser.add_argument("--max_chapters", type=int, help="keep only a book's first chapters, to try the pipeline")
     parser.add_argument("--overwrite", action="store_true", help="read books again that are in OUTPUT_DIR already")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.max_chapters is not None and args.max_chapters < 1:
+        parser.error(f"--max_chapters must be above 0, got {args.max_chapters}")
+    return args
 
 
 def read_all(args: argparse.Namespace) -> list[ReadResult]:
@@ -152,7 +156,7 @@ def read_all(args: argparse.Namespace) -> list[ReadResult]:
             logger.info("%d books were read before and stay as they are (--overwrite reads them again)", len(kept))
         paths = [path for path in paths if path not in kept]
     results = [
-        read_book_file(path, chapter_regex=args.chapter_regex)
+        read_book_file(path, chapter_regex=args.chapter_regex, max_chapters=args.max_chapters)
         for path in tqdm(paths, desc="reading", unit="book", disable=None)
     ]
     for result in results:

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from openrlhf.utils.logging import init_logger, quiet_libraries
 
+from openrlhf.utils.logging import init_logger, quiet_libraries
 from setup_data.annotations import BookAnnotations, ChapterAnnotation, write_annotations
 from setup_data.answer_store import AnswerStore
 from setup_data.book import Book, read_books

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import openai
-from openrlhf.utils.logging import init_logger
 from tqdm import tqdm
 
+from openrlhf.utils.logging import init_logger
 from setup_data.answer_store import Answer, AnswerStore
 
 logger = init_logger("setup_data.writing_client")
@@ -141,15 +141,16 @@ class Writer:
             ValueError: the answer is not stored and belongs to a step that this run is not to ask for.
         """
         key = self._key(prompt)
-        if self._progress:
-            self._progress.add()
+        progress = self._progress if self._progress and self._progress.step == prompt.step else None
+        if progress:
+            progress.add()
         answer = self._stores[prompt.step].get(key)
         if answer is None:
             answer = await self._share(key, prompt, parse, may_default=default is not None)
-            if self._progress:
-                self._progress.done(answer)
-        elif self._progress:
-            self._progress.skip()
+            if progress:
+                progress.done(answer)
+        elif progress:
+            progress.skip()
         if not answer.usable and default is not None:
             self.unusable[key] = prompt.step
             return default
@@ -261,6 +262,7 @@ class _Progress:
     """A bar of answers with tokens per second; it grows as more requests become known."""
 
     def __init__(self, step: str) -> None:
+        self.step = step
         self._bar = tqdm(total=0, desc=step, unit="answer", dynamic_ncols=True, mininterval=0.5)
         self._start = time.monotonic()
         self._tokens: Counter[str] = Counter()

@@ -159,7 +159,12 @@ class Character:
     def longest_match(self, text: str) -> int:
         """Characters of the longest of the names that `text` has; 0 where it has none."""
         names = (self.name, *self.aliases)
-        return max((len(name) for name in names if re.search(rf"\b{re.escape(name)}\b", text)), default=0)
+        return max((len(name) for name in names if _occurs(name, text)), default=0)
+
+
+def _occurs(name: str, text: str) -> bool:
+    """As whole words: Eliza is not in Elizabeth."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def find_character(text: str, characters: Sequence[Character]) -> Character | None:
@@ -182,8 +187,8 @@ def parse_characters(text: str, book_text: str, max_characters: int) -> list[Cha
     for name, aliases in given.items():
         # A part of the name stands for the person if it is no title and nobody else's.
         unique = [word for word in own_words[name] if uses[word] == 1 and word.rstrip(".").lower() not in TITLES]
-        known = [each for each in dict.fromkeys([*aliases, *unique]) if len(each) > 2 and each in book_text]
-        if known or name in book_text:
+        known = [each for each in dict.fromkeys([*aliases, *unique]) if len(each) > 2 and _occurs(each, book_text)]
+        if known or _occurs(name, book_text):
             characters.append(Character(name=name, aliases=tuple(each for each in known if each != name)))
     if not characters:
         raise UnusableAnswer("it names nobody who is in the book")

@@ -6,9 +6,12 @@ import hashlib
 import json
 import random
 import re
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any
@@ -38,10 +41,16 @@ def completion(text: str | None) -> str:
 
 
 class FakeServer:
-    """Serves until `close`. `fault(prompt, how many times it was asked)` names the trouble of a request, or None."""
+    """Serves until `close`. `fault(prompt, how many times it was asked)` names the trouble of a request, or None; after
+    `dies_after` good answers every connection is closed."""
 
     def __init__(
-        self, fault: Callable[[str, int], str | None] | None = None, *, port: int = 0, hang_s: float = 2
+        self,
+        fault: Callable[[str, int], str | None] | None = None,
+        *,
+        hang_s: float = 6.0,
+        dies_after: int | None = None,
+        port: int = 0,
     ) -> None:
         self.asked: Counter[str] = Counter()
         """Prompt -> requests."""
@@ -52,6 +61,7 @@ class FakeServer:
         self._lock = Lock()
         self._fault = fault or (lambda prompt, count: None)
         self._hang_s = hang_s
+        self._dies_after = dies_after
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -87,6 +97,8 @@ class FakeServer:
                     fake.most_at_once = max(fake.most_at_once, fake._at_once)
                     fake.asked[prompt] += 1
                     fault = fake._fault(prompt, fake.asked[prompt])
+                    if fake._dies_after is not None and fake.answered.total() >= fake._dies_after:
+                        fault = "hang up"
                 try:
                     time.sleep(fake.delay_s)
                     self.respond(prompt, fault)
@@ -118,10 +130,8 @@ class FakeServer:
                 self.send_header("Content-Type", "text/html" if kind == "html" else "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                try:
+                with suppress(OSError):  # the client may have given up waiting
                     self.wfile.write(data[: len(data) // 2] if cut_off else data)
-                except OSError:  # the client gave up waiting
-                    pass
 
         return Handler
 
@@ -136,3 +146,15 @@ def random_faults(
         return rng.choice(faults) if count <= most and rng.random() < share else None
 
     return fault
+
+
+def main(argv: list[str]) -> None:
+    """Stands in for `vllm serve MODEL --port PORT` until it is killed; a model called `broken` cannot be served."""
+    if argv[1] == "broken":
+        sys.exit("made to order: the model is broken")
+    FakeServer(port=int(argv[argv.index("--port") + 1])).delay_s = 0.02
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from openrlhf.vr_cli.datapoints import read_rows
 
+from openrlhf.vr_cli.datapoints import read_rows
 from prompt_utils import build_reasoning_messages
 from setup_data.annotations import BookAnnotations, ChapterAnnotation, write_annotations
 from setup_data.book import Book, Chapter, write_book
