@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import chat_tokenizers as chat
@@ -14,8 +15,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 import compute_baseline_perplexity
 import setup_rl_data
 from openrlhf.vr_cli.baseline_map import BaselineMap
-from openrlhf.vr_cli.gold_span import tokenize_with_gold
-from openrlhf.vr_cli.score_log import ScoreLog
+from openrlhf.vr_cli.gold_span import GoldText, tokenize_with_gold
+from openrlhf.vr_cli.perplexity import Likelihood
+from openrlhf.vr_cli.provenance import Provenance
+from openrlhf.vr_cli.score_log import ScoreLog, score_key
 from prompt_utils import PROMPT_TEMPLATE_VERSION, PromptSettings, build_baseline_messages
 
 MAP = Path("prompt_to_datapoint_with_baseline_ppl_tiny.pkl")
@@ -222,6 +225,31 @@ def test_a_missing_model_is_an_error(workdir, capsys, monkeypatch):
 def test_a_damaged_log_says_which_file_to_delete(workdir, capsys):
     LOG.write_text('{"key": 1}\n')
     assert error_of(capsys).startswith(f"{LOG}:1: damaged")
+
+
+def test_a_line_cut_short_does_not_spoil_the_next(tmp_path):
+    first, second = Likelihood(nll_sum=1.0, num_tokens=1), Likelihood(nll_sum=2.0, num_tokens=1)
+    ScoreLog(tmp_path / "log").append({"a": first})
+    with open(tmp_path / "log", "ab") as file:
+        file.write(b'{"key": "b", "nll')
+    ScoreLog(tmp_path / "log").append({"b": second})
+    assert ScoreLog(tmp_path / "log").scores == {"a": first, "b": second}
+
+
+def test_scores_are_kept_by_all_that_they_depend_on():
+    text = GoldText(token_ids=[1, 2, 3], gold_start=1)
+    provenance = Provenance(
+        model_name="a", weights_sha256="0", dtype="float32", prompt_template_version="1", prompt_settings={}
+    )
+    key = score_key(text, provenance)
+    assert key == score_key(text, replace(provenance, model_name="b", prompt_template_version="2"))
+    others = [
+        score_key(replace(text, token_ids=[1, 2, 4]), provenance),
+        score_key(replace(text, gold_start=2), provenance),
+        score_key(text, replace(provenance, weights_sha256="1")),
+        score_key(text, replace(provenance, dtype="bfloat16")),
+    ]
+    assert len({key, *others}) == 5
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--nice_model_name", "a/b"), ("--batch_tokens", "0")])

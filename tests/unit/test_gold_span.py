@@ -87,10 +87,11 @@ def test_template_without_system_role_says_what_to_do():
         tokenize_prompt(tokenizer, [SYSTEM, TURNS[0]])
 
 
-def test_template_whose_prompt_is_no_prefix_is_an_error():
-    always_thinks = chat.CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+@pytest.mark.parametrize("generation_prompt", ["assistant\n<think>\n", "ASSISTANT\n"])
+def test_template_whose_prompt_is_no_prefix_is_an_error(generation_prompt):
+    template = chat.CHATML.replace("assistant\n{% endif %}", generation_prompt + "{% endif %}")
     with pytest.raises(ValueError, match="no gold span"):
-        tokenize_with_gold(chat.make_tokenizer(always_thinks), TURNS)
+        tokenize_with_gold(chat.make_tokenizer(template), TURNS)
 
 
 def test_template_that_rewrites_the_gold_text_is_an_error():
