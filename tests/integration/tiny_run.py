@@ -124,7 +124,7 @@ def arguments(world: Path, output: Path, **changes: Any) -> list[str]:
         "actor_learning_rate": 1e-3,
         "rollout_batch_size": 2,
         "n_samples_per_prompt": 4,
-        "train_batch_size": 4,
+        "train_batch_size": 8,
         "micro_rollout_batch_size": 2,
         "micro_train_batch_size": 2,
         "prompt_max_len": 400,

@@ -15,6 +15,7 @@ from openrlhf.datasets import PromptDataset, RolloutSchedule, load_prompts
 from openrlhf.datasets.prompts_dataset import ResolveDatapoint
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.logprobs import unwrap
+from openrlhf.trainer.plot import plot_metrics
 from openrlhf.trainer.ppo_trainer import PPOTrainer
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.lockstep import ReferenceClient
@@ -195,6 +196,7 @@ class ActorModelRayActor(BasePPORole):
         trainer.fit()
         if tracker is not None:
             tracker.close()
+            plot_metrics(tracker.metrics_path, tracker.metrics_path.with_suffix(".png"))
 
     def save_model(self) -> None:
         """Saves the trained policy as a Hugging Face folder, `final_model` in `--save_path`."""
