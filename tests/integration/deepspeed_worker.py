@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
 from openrlhf.config import DeepspeedConfig, OptimizerConfig
 from openrlhf.utils.deepspeed import checkpointing
 from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
 from openrlhf.utils.deepspeed.parameters import full_state_dict
 from openrlhf.utils.utils import get_strategy
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 MAX_NORM = 0.5
 CONFIGS = {f"zero{stage}": DeepspeedConfig(zero_stage=stage, max_norm=MAX_NORM) for stage in (0, 1, 2, 3)}
@@ -166,8 +167,9 @@ def bf16_partitioned_load(strategy: DeepspeedStrategy, folder: str) -> dict[str,
     with torch.no_grad():
         loss = nll_sum(engine, step_batches(0)[0][2]).item()
     later = AutoModelForCausalLM.from_pretrained(Path(folder) / "model")
+    unwrapped: Any = strategy.unwrap(engine)
     return {
-        "inv_freq": strategy.unwrap(engine).model.rotary_emb.inv_freq.clone(),
+        "inv_freq": unwrapped.model.rotary_emb.inv_freq.clone(),
         "partitioned": all(hasattr(parameter, "ds_id") for parameter in model.parameters()),
         "later_partitioned": any(hasattr(parameter, "ds_id") for parameter in later.parameters()),
         "loss": loss,

@@ -25,12 +25,13 @@ from deepspeed_worker import (
     run_rank,
     step_batches,
 )
-from openrlhf.utils.checkpoints import newest_checkpoint
-from openrlhf.utils.deepspeed.optimizer import lr_factor, parameter_groups
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from openrlhf.utils.checkpoints import newest_checkpoint
+from openrlhf.utils.deepspeed.optimizer import lr_factor, parameter_groups
 
 WORLD_SIZES = (1, 2)
 

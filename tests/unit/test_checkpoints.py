@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from openrlhf.utils.checkpoints import (
     begin_checkpoint,
     finish_checkpoint,

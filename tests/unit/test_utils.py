@@ -9,6 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
+
 from openrlhf.config import DeepspeedConfig, OptimizerConfig
 from openrlhf.utils import devices
 from openrlhf.utils.atomic_io import atomic_directory, atomic_write
@@ -19,11 +25,6 @@ from openrlhf.utils.deepspeed.parameters import named_parameter_buckets, restore
 from openrlhf.utils.logging import init_logger, quiet_libraries
 from openrlhf.utils.rng import rng_state, set_rng_state, set_seed
 from openrlhf.utils.utils import get_tokenizer
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
 
 
 def names(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ Every rank has to call them, in the same order; under dicts, with the same keys.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,14 +13,11 @@ import torch.distributed as dist
 from openrlhf.utils.devices import current_device, device_type
 
 T = TypeVar("T")
+NumbersT = TypeVar("NumbersT", float, dict[str, float])
 ReduceOp = Literal["mean", "sum", "max"]
 
 
-@overload
-def all_reduce(value: float, op: ReduceOp = "mean") -> float: ...
-@overload
-def all_reduce(value: dict[str, float], op: ReduceOp = "mean") -> dict[str, float]: ...
-def all_reduce(value: float | dict[str, float], op: ReduceOp = "mean") -> float | dict[str, float]:
+def all_reduce(value: NumbersT, op: ReduceOp = "mean") -> NumbersT:
     """Mean, sum or maximum over the ranks of a number, or of each number of a dict. In fp64, in one collective."""
     if not isinstance(value, dict):
         return all_reduce({"value": value}, op)["value"]
