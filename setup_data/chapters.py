@@ -18,7 +18,6 @@ from setup_data.blocks import Block
 from setup_data.book import Chapter
 from setup_data.headings import (
     MAX_HEADING_CHARS,
-    MAX_TITLE_CHARS,
     SENTENCE_END,
     Heading,
     classify,
@@ -32,6 +31,8 @@ GUTENBERG_END = re.compile(r"\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG|^End 
 ILLUSTRATION = re.compile(r"\[illustration[^\]]*\]", re.I)
 # A part's opening text of this length is a chapter of its own (a prelude); less is an epigraph.
 MIN_PRELUDE_WORDS = 200
+# What may stand between two lines of a contents table.
+MAX_LISTED_WORDS = 40
 # A second heading of the same name with this share of the first one's words, or less, is a line of a contents table.
 MAX_DUPLICATE_SHARE = 0.1
 
@@ -133,36 +134,32 @@ def capital_titles(blocks: Sequence[Block], around: Marks) -> dict[int, str]:
 def drop_contents(blocks: Sequence[Block], marks: Marks) -> Marks:
     """The marks without those that a table of contents lists.
 
-    The table reaches from `Contents` to the first heading that repeats one of its own, or to the first prose; the
-    heading right before that prose is the first chapter's.
+    A listed heading comes again later, and has next to no text before the next heading, unless it is the last one: that
+    may have a preface after it, and then the headings start over.
     """
     kept = dict(marks)
     for start in [i for i, heading in marks.items() if heading.kind == "contents"]:
-        listed: list[int] = []
-        seen: set[tuple[str, str, int | None]] = set()
-        division = ""
-        for i in range(start + 1, len(blocks)):
-            heading = marks.get(i)
-            if heading is None and _is_prose(blocks[i].text):
-                while listed and listed[-1] == i - 1:  # the headings right before the prose
-                    i = listed.pop()
+        order = [i for i in marks if i > start]
+        keys = _keys([marks[i] for i in order])
+        for position, i in enumerate(order[:-1]):
+            end = order[position + 1]
+            num_words = sum(len(block.text.split()) for block in blocks[i + 1 : end])
+            starts_over = keys[position + 1] == keys[0]
+            if keys[position] not in keys[position + 1 :] or (num_words > MAX_LISTED_WORDS and not starts_over):
                 break
-            if heading is None:
-                continue
-            if heading.kind == "division":
-                division = heading.label
-            key = (division, heading.kind, heading.number)
-            if key in seen:
-                break
-            seen.add(key)
-            listed.append(i)
-        for i in [start, *listed]:
-            kept.pop(i, None)
+            del kept[i]
     return kept
 
 
-def _is_prose(text: str) -> bool:
-    return len(text) > MAX_TITLE_CHARS or bool(SENTENCE_END.search(text))
+def _keys(headings: Sequence[Heading]) -> list[tuple[str, str, int | None]]:
+    """What identifies each heading: its volume, kind and number."""
+    keys: list[tuple[str, str, int | None]] = []
+    division = ""
+    for heading in headings:
+        if heading.kind == "division":
+            division = heading.label
+        keys.append((division, heading.kind, heading.number))
+    return keys
 
 
 @dataclass(kw_only=True)

@@ -145,6 +145,25 @@ def test_table_of_contents_is_left_out(heading: str, before_text: str) -> None:
     assert all(chapter.text == result.chapters[0].text for chapter in result.chapters)
 
 
+def test_contents_with_a_preface_after_them() -> None:
+    listed = "CONTENTS\n\nCHAPTER I\n\nThe Lamp\n\nCHAPTER II\n\nThe Stair"
+    preface = "\n\n".join([PROSE] * 20)
+    result = split_text(f"{listed}\n\n{preface}\n\n{book_of('CHAPTER I', 'CHAPTER II', front='')}")
+    assert headers(result) == ["CHAPTER I", "CHAPTER II"]
+    assert all(chapter.text == PROSE for chapter in result.chapters)
+
+
+def test_contents_of_a_book_whose_numbers_start_over() -> None:
+    text = "CONTENTS\n\nThe Lamp, the Stair\n\n" + book_of("CHAPTER I", "CHAPTER II", "CHAPTER I", "CHAPTER II")
+    text = text.replace(PROSE, "\n\n".join([PROSE] * 5))
+    assert headers(split_text(text)) == ["CHAPTER I", "CHAPTER II", "CHAPTER I", "CHAPTER II"]
+
+
+def test_numbers_that_do_not_count_on_are_text() -> None:
+    result = split_text(book_of("1", "2\n\n40\n\n7", "3", "1", "2", front="A quiet sort of book."))
+    assert headers(result) == ["1", "2", "3", "1", "2"]
+
+
 def test_contents_as_one_paragraph_does_not_cost_the_first_chapter() -> None:
     result = split_text("CONTENTS\n\nThe Lamp 1\nThe Stair 9\n\n" + book_of("CHAPTER I", "CHAPTER II"))
     assert headers(result) == ["CHAPTER I", "CHAPTER II"]
