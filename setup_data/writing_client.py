@@ -27,7 +27,7 @@ T = TypeVar("T")
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 RETRY_TEMPERATURE = 0.7
-TRANSIENT = (openai.APIConnectionError, openai.APITimeoutError, openai.InternalServerError, openai.RateLimitError)
+TRANSIENT_STATUS = frozenset([408, 409, 425, 429])
 SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)]*(?=\s|$)")
 
 
@@ -145,7 +145,7 @@ class Writer:
         if progress:
             progress.add()
         answer = self._stores[prompt.step].get(key)
-        if answer is None:
+        if answer is None or not _is_still_usable(answer, parse, default):
             answer = await self._share(key, prompt, parse, may_default=default is not None)
             if progress:
                 progress.done(answer)
@@ -197,15 +197,17 @@ class Writer:
                 return _read_response(response, key, prompt)
             except asyncio.TimeoutError:
                 problem = f"no answer within {self.settings.timeout_s:g} s"
-            except TRANSIENT as error:
+            except openai.APIConnectionError as error:  # time-outs, too
                 problem = f"{type(error).__name__}: {error}"
             except (openai.APIResponseValidationError, _Malformed, json.JSONDecodeError) as error:
                 problem = f"malformed response: {error}"
             except openai.APIStatusError as error:
-                raise ServerFailure(
-                    f"{prompt.about}: {self.settings.url} refuses the request ({error}); check --model, the server's "
-                    "key and --context_tokens"
-                ) from error
+                problem = str(error)
+                if error.status_code < 500 and error.status_code not in TRANSIENT_STATUS:
+                    raise ServerFailure(
+                        f"{prompt.about}: {self.settings.url} refuses the request ({error}); check --model, the "
+                        "server's key and --context_tokens"
+                    ) from error
         raise ServerFailure(
             f"{prompt.about}: {self.settings.url} failed {self.settings.max_attempts} times, last with "
             f"{problem[:200]!r}; check the server and run the same command again: all answers so far are kept"
@@ -234,6 +236,17 @@ class Writer:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _is_still_usable(answer: Answer, parse: Callable[[str], T], default: T | None) -> bool:
+    """False for a kept answer that today's parser does not take (it, or the book, was changed since)."""
+    if not answer.usable:
+        return default is not None
+    try:
+        parse(answer.text)
+    except UnusableAnswer:
+        return False
+    return True
 
 
 class _Malformed(ValueError):

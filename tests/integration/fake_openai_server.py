@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any
 
-SERVER_FAULTS = ("status 500", "status 429", "hang", "not json", "html", "no choices", "cut off", "hang up")
+STATUS_FAULTS = ("status 500", "status 429", "status 408")
+SERVER_FAULTS = (*STATUS_FAULTS, "hang", "not json", "html", "no choices", "cut off", "hang up")
 ANSWER_FAULTS = ("empty", "null", "wrong form")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def dataset_of(work_dir: Path) -> dict[str, bytes]:
 def untroubled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     work_dir = make_books(tmp_path_factory.mktemp("untroubled"))
     with FakeServer() as server:
+        server.delay_s = 0.01
         assert write(work_dir, server.url) == 0
         assert set(server.asked.values()) == {1}
         assert 2 <= server.most_at_once <= 4
@@ -251,6 +253,20 @@ def test_broken_line_inside_a_store_is_named(tmp_path: Path, caplog: pytest.LogC
         store.write_text("{broken}\n" + store.read_text())
         assert write(tmp_path, server.url) == 1
     assert "plan.jsonl:1: not an answer" in caplog.text
+
+
+def test_kept_answer_that_no_longer_parses_is_asked_for_again(tmp_path: Path, untroubled: dict[str, bytes]) -> None:
+    make_books(tmp_path)
+    with FakeServer() as server:
+        assert write(tmp_path, server.url) == 0
+        store = tmp_path / "answers" / "characters.jsonl"
+        store.write_text(re.sub("Ann|Reed|Tom|Hale", "Zoe", store.read_text()))
+        num_asked = server.asked.total()
+        assert write(tmp_path, server.url) == 0
+        assert server.asked.total() == num_asked + 2
+        assert write(tmp_path, server.url) == 0
+        assert server.asked.total() == num_asked + 2
+    assert dataset_of(tmp_path) == untroubled
 
 
 def test_other_settings_are_other_questions(tmp_path: Path) -> None:
