@@ -153,9 +153,10 @@ def _read_epub(path: Path) -> Document:
     except (epub.EpubException, zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{path}: not a readable EPUB ({error}); open and save it with an e-book editor") from error
     blocks: list[Block] = []
-    for item_id, _linear in book.spine:
+    for item_id, linear in book.spine:
         item = book.get_item_with_id(item_id)
-        if item is not None and item.get_type() == ebooklib.ITEM_DOCUMENT and not isinstance(item, epub.EpubNav):
+        is_text = item is not None and item.get_type() == ebooklib.ITEM_DOCUMENT and not isinstance(item, epub.EpubNav)
+        if is_text and linear != "no":  # "no": notes, answers and the like, beside the reading order
             blocks += html_blocks(item.get_content())
     titles = book.get_metadata("DC", "title")
     return Document(blocks=blocks, title=titles[0][0] if titles else None)

@@ -212,8 +212,8 @@ def _title_follows(blocks: Sequence[Block], marks: Marks, i: int) -> bool:
     """Whether the block after heading `i` is its title, with text after it."""
     if i + 2 >= len(blocks) or i + 1 in marks or i + 2 in marks:
         return False
-    text = blocks[i + 1].text
-    return is_title(text) and not SENTENCE_END.search(text)
+    block = blocks[i + 1]
+    return block.level is not None or (is_title(block.text) and not SENTENCE_END.search(block.text))
 
 
 def _drop_doubles(sections: Sequence[_Section]) -> list[_Section]:

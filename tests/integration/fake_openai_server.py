@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import signal
@@ -156,6 +157,7 @@ def main(argv: list[str]) -> None:
     """Stands in for `vllm serve MODEL --port PORT` until it is killed; a model called `broken` cannot be served."""
     if argv[1] == "broken":
         sys.exit("made to order: the model is broken")
+    print("pid", os.getpid(), flush=True)
     FakeServer(port=int(argv[argv.index("--port") + 1])).delay_s = 0.02
     signal.pause()
 

@@ -40,9 +40,9 @@ def fake_vllm(tmp_path: Path) -> Path:
     return path
 
 
-def start(books: Path, out_dir: Path, **settings: str) -> subprocess.Popen[str]:
+def start(books: Path, out_dir: Path, *flags: str, **settings: str) -> subprocess.Popen[str]:
     env = os.environ | {"OUT_DIR": str(out_dir), "COMPILE_ARGS": "--no_filter", "PYTHON": sys.executable} | settings
-    command = [str(ROOT / "setup_data" / "build_dataset.sh"), str(books), "--concurrency", "4"]
+    command = [str(ROOT / "setup_data" / "build_dataset.sh"), str(books), "--concurrency", "4", *flags]
     return subprocess.Popen(
         command, env=env, cwd=out_dir.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -109,6 +109,25 @@ def test_server_that_does_not_start_is_reported_with_its_log(tmp_path: Path, boo
     assert process.returncode == 1
     assert "vllm serve ended before it was ready" in output
     assert "made to order: the model is broken" in output
+
+
+def test_server_that_dies_is_reported_with_its_log(
+    tmp_path: Path, books: Path, fake_vllm: Path, expected: list[bytes]
+) -> None:
+    process = start(books, tmp_path / "out", "--max_attempts", "2", MODEL="fake", PYTHON=str(fake_vllm))
+    store, log = tmp_path / "out" / "answers" / "synopses.jsonl", tmp_path / "out" / "vllm.log"
+    while not (store.exists() and store.read_bytes()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(int(log.read_text().split()[1]), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "failed 2 times" in output
+    assert "vllm serve died" in output
+    process = start(books, tmp_path / "out", MODEL="fake", PYTHON=str(fake_vllm))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert dataset_of(tmp_path / "out") == expected
 
 
 def test_what_is_missing_is_said(tmp_path: Path, books: Path) -> None:

@@ -207,8 +207,9 @@ def test_html_headings_breaks_and_navigation() -> None:
     page = """<html><head><title>Lamps</title></head><body><nav><p>CHAPTER I</p></nav>
       <h2>CHAPTER I<br/>The  Lamp</h2><div>Loose <i>words</i><p>First
       line.</p> and more</div><!-- no --><h2>CHAPTER II</h2><p>Second&nbsp;<b>one</b>.</p></body></html>"""
+    page = page.replace("<h2>CHAPTER II</h2>", "<h2>CHAPTER II</h2><h3>He rang twice.</h3>")
     result = split_chapters(html_blocks(page), title="Lamps")
-    assert headers(result) == ["CHAPTER I: The Lamp", "CHAPTER II"]
+    assert headers(result) == ["CHAPTER I: The Lamp", "CHAPTER II: He rang twice."]
     assert [chapter.text for chapter in result.chapters] == ["Loose words\n\nFirst line.\n\nand more", "Second one."]
 
 
@@ -225,7 +226,10 @@ def test_epub_in_reading_order(tmp_path: Path) -> None:
     book.add_item(epub.EpubNcx())
     book.add_item(epub.EpubNav())
     book.toc = pages
-    book.spine = ["nav", *pages]
+    notes = epub.EpubHtml(title="Notes", file_name="notes.xhtml")
+    notes.content = "<html><body><h1>Chapter 9</h1><p>A note.</p></body></html>"
+    book.add_item(notes)
+    book.spine = ["nav", *pages, (notes, "no")]
     epub.write_epub(str(tmp_path / "Lamps & Wells.epub"), book)
     result = read_book_file(tmp_path / "Lamps & Wells.epub")
     assert (result.book.title, result.book.story_id) == ("Lamps", "lamps_wells")
