@@ -1,4 +1,4 @@
-"""Flags whose feature this version, or this command, does not have: what they may still say, and what to use instead."""
+"""Flags whose feature this version, or this command, does not have: what they may say, and what to use instead."""
 
 from __future__ import annotations
 

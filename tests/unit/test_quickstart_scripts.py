@@ -1,0 +1,93 @@
+"""What quickstart.sh shows: its commands' own lines and bars, and the table at the end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import quickstart_report  # noqa: E402
+import run_step  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("segment", "from_stdout", "expected"),
+    [
+        # a command's own output
+        ("train  20 rows", True, ("train  20 rows", False)),
+        ("scoring:  45%|####      | 31.3k/69.9k", False, ("scoring:  45%|####      | 31.3k/69.9k", True)),
+        # a Ray worker's log line and bar, without Ray's prefix and colours
+        (
+            "\x1b[36m(PolicyActor pid=24)\x1b[0m 12:32:54 INFO [0] openrlhf.trainer: step 1/2",
+            False,
+            ("12:32:54 INFO [0] openrlhf.trainer: step 1/2", False),
+        ),
+        (
+            "\x1b[2m\x1b[36m(pid=24) \x1b[0mtraining:  50%|#####     | 1/2",
+            False,
+            ("training:  50%|#####     | 1/2", True),
+        ),
+        # libraries
+        ("(LLMRayActor pid=24303) Triton is installed, but", False, None),
+        ("(LLMRayActor pid=24303) INFO 11-22 [core.py:1] hello", True, None),
+        ("(PolicyActor pid=24) Loading weights:  28%|##        | 75/272", False, None),
+        ("[2026-11-22 11:41:52,409] [WARNING] [real_accelerator.py:213] CPU", False, None),
+    ],
+)
+def test_only_our_own_lines_and_bars_are_shown(segment: str, from_stdout: bool, expected) -> None:
+    assert run_step.visible(segment, from_stdout=from_stdout) == expected
+
+
+def run_a_step(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(ROOT / "scripts" / "run_step.py"), "--log", str(tmp_path / "logs" / "step.log"), "--"]
+    return subprocess.run([*script, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_a_step_shows_its_command_and_logs_everything(tmp_path: Path) -> None:
+    result = run_a_step(tmp_path, "import sys; print('result 1'); print('library noise', file=sys.stderr)")
+    assert result.returncode == 0
+    command, shown = result.stdout.splitlines()
+    assert command.startswith("+ ")
+    assert "result 1" in command
+    assert shown == "result 1"
+    log = (tmp_path / "logs" / "step.log").read_text()
+    assert "result 1" in log
+    assert "library noise" in log
+
+
+def test_a_failed_step_shows_why_names_its_log_and_keeps_its_code(tmp_path: Path) -> None:
+    result = run_a_step(tmp_path, "import sys; print('error: the cause', file=sys.stderr); sys.exit(7)")
+    assert result.returncode == 7
+    assert "error: the cause" in result.stderr
+    assert f"failed with code 7; its whole output is in {tmp_path / 'logs' / 'step.log'}" in result.stderr
+
+
+def test_the_report_compares_the_first_with_the_last_evaluation() -> None:
+    rows = [
+        {"step": 0, "phase": "eval", "reward": 0.25, "improvement_pct": -1.5, "response_length": 60.0},
+        {"step": 1, "phase": "train", "reward": 0.3, "kl": 0.001, "response_length": 64.0, "time/step_s": 12.345},
+        {"step": 2, "phase": "eval", "reward": 0.5, "improvement_pct": 0.75, "response_length": 62.0},
+        {"step": 4, "phase": "eval", "reward": 0.75, "improvement_pct": 2.0, "response_length": 63.0},
+    ]
+    lines = quickstart_report.report(rows, None)
+    assert [line.split() for line in lines if line.strip() and line.split()[0].isdigit()] == [
+        ["0", "0.25", "-1.5", "60"],
+        ["4", "0.75", "2", "63"],
+        ["1", "0.3", "0.001", "64", "12.35"],
+    ]
+
+
+def test_the_report_needs_no_row_in_particular() -> None:
+    assert quickstart_report.report([], None) == []
+    (_, header, values, _) = quickstart_report.report([{"step": 1, "phase": "train", "reward": None}], None)
+    assert values.split() == ["1", "-", "-", "-"]
+
+
+def test_a_run_without_metrics_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quickstart_report.main(["--run", str(tmp_path)]) == 2
+    assert "metrics.jsonl is not there" in capsys.readouterr().err
