@@ -84,7 +84,7 @@ def test_the_report_compares_the_first_with_the_last_evaluation() -> None:
 
 def test_the_report_needs_no_row_in_particular() -> None:
     assert quickstart_report.report([], None) == []
-    (_, header, values, _) = quickstart_report.report([{"step": 1, "phase": "train", "reward": None}], None)
+    _, _, values, _ = quickstart_report.report([{"step": 1, "phase": "train", "reward": None}], None)
     assert values.split() == ["1", "-", "-", "-"]
 
 
