@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import ray
 import torch
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
 from openrlhf.config import EngineConfig, SamplingConfig
 from openrlhf.trainer.ray.vllm_api import Completion
 from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 VOCAB_SIZE = 512
 CONFIG = EngineConfig(sync_backend="gloo", enable_prefix_caching=True, enforce_eager=True, max_model_len=512)
@@ -27,17 +29,24 @@ PROMPT = [(7 * i * i + 3 * i + 11) % VOCAB_SIZE for i in range(300)]
 def local_ray() -> Iterator[None]:
     """A cluster of this test module's own."""
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's spelling)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR)
+    importable_as_here = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": importable_as_here},
+    )
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def tiny_qwen2(folder: Path, *, tied: bool) -> PreTrainedModel:
+def tiny_qwen2(folder: Path, *, tied: bool, std: float = 0.3) -> PreTrainedModel:
     """Saves a random fp32 Qwen2 (2 layers, 128 wide) that never ends a response, and returns it.
 
-    Weights are wide enough (std 0.3) for greedy outputs that vary and depend on the whole prompt.
+    With weights as wide as 0.3, greedy outputs vary and depend on the whole prompt.
     """
     config = Qwen2Config(
         vocab_size=VOCAB_SIZE,
@@ -48,7 +57,7 @@ def tiny_qwen2(folder: Path, *, tied: bool) -> PreTrainedModel:
         num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=tied,
-        initializer_range=0.3,
+        initializer_range=std,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
@@ -66,8 +75,8 @@ def create_engines(folder: Path, **config: Any) -> list[Any]:
     )
 
 
-def wait_until_started(engines: list[Any]) -> None:
-    ray.get([engine.start.remote() for engine in engines], timeout=120)
+def wait_until_started(engines: list[Any], timeout_s: float = 120) -> None:
+    ray.get([engine.start.remote() for engine in engines], timeout=timeout_s)
 
 
 def generate(engine: Any, prompt: list[int], sampling: SamplingConfig, seed: int = 0) -> list[Completion]:

@@ -23,9 +23,10 @@ from engine_cluster import (
     trainer_greedy_tokens,
     wait_until_started,
 )
+from transformers import PreTrainedModel
+
 from openrlhf.config import SamplingConfig
 from openrlhf.trainer.ray.vllm_api import spread_seed
-from transformers import PreTrainedModel
 
 SAMPLING = SamplingConfig(n=3, temperature=0.7, max_tokens=16)
 

@@ -242,8 +242,9 @@ class _NcclGroup:
 
     def broadcast(self, data: Tensor) -> None:
         torch.cuda.set_device(self.device)
-        self._communicator.broadcast(data, src=0)
-        torch.cuda.current_stream().synchronize()
+        stream = torch.cuda.current_stream()
+        self._communicator.broadcast(data, src=0, stream=stream)
+        stream.synchronize()
 
 
 def _as_bytes(tensor: Tensor) -> Tensor:
