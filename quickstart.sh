@@ -35,9 +35,8 @@ trap 'exit 130' INT
 scripts/setup_cpu_env.sh
 PATH=$PWD/${VENV:-.venv}/bin:$PATH
 export PATH
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
-export RAY_worker_niceness=0                # Ray's default would starve its workers on a small machine
-export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0  # all of Ray's sockets on loopback
+export RAY_worker_niceness=0               # Ray's default would starve its workers on a small machine
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 # all of Ray's sockets on loopback
 export RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=false
 
 prompts=$run/rl_data
@@ -93,5 +92,4 @@ else
 fi
 
 title "results"
-python -m openrlhf.trainer.plot "$run/metrics.jsonl" "$run/metrics.png"
 python scripts/quickstart_report.py --run "$run" --baseline_ppl_path "$baseline"

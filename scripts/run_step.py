@@ -25,7 +25,8 @@ WORKER = re.compile(r"^\((?:\S+ )?pid=\d+[^)]*\) ?")
 """Ray's prefix of a worker's line."""
 OUR_LOG = re.compile(r"^\d\d:\d\d:\d\d (?:INFO|WARNING|ERROR|CRITICAL) \[\d+\] ")
 BAR = re.compile(r"^(?P<name>[^|:]{1,40}): +\d+%\|")
-LIBRARY_BARS = ("Loading", "Converting", "Writing", "Fetching", "Capturing", "Processed", "Map", "Generating")
+LIBRARY_BARS = ("Loading", "Converting", "Writing", "Fetching", "Capturing", "Saving", "Processed", "Map", "Generating")
+DEEPSPEED_LOG = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:,]+\] \[")
 SECONDS_BETWEEN_BARS = 10.0
 TAIL_LINES = 30
 
@@ -39,7 +40,8 @@ def visible(segment: str, *, from_stdout: bool) -> tuple[str, bool] | None:
         return None if bar["name"].startswith(LIBRARY_BARS) else (bare, True)
     if OUR_LOG.match(bare):
         return bare, False
-    return (text, False) if from_stdout and bare == text else None
+    of_command = from_stdout and bare == text and not DEEPSPEED_LOG.match(text)
+    return (text, False) if of_command else None
 
 
 class Screen:

@@ -36,7 +36,7 @@ import run_step  # noqa: E402
         ("(LLMRayActor pid=24303) Triton is installed, but", False, None),
         ("(LLMRayActor pid=24303) INFO 11-22 [core.py:1] hello", True, None),
         ("(PolicyActor pid=24) Loading weights:  28%|##        | 75/272", False, None),
-        ("[2026-11-22 11:41:52,409] [WARNING] [real_accelerator.py:213] CPU", False, None),
+        ("[2026-11-22 11:41:52,409] [WARNING] [real_accelerator.py:213] CPU", True, None),
     ],
 )
 def test_only_our_own_lines_and_bars_are_shown(segment: str, from_stdout: bool, expected) -> None:
