@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from openrlhf.models import logprobs as logprobs_module
-from openrlhf.models.attention import attention_mask, dense_mask
+from openrlhf.models.attention import attention_mask, block_visibility, dense_mask, flex_block_mask
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
 
@@ -180,3 +180,31 @@ def test_the_head_still_gives_logits():
 def test_windowed_attention_is_refused():
     with pytest.raises(ValueError, match="windowed attention"):
         install_logprob_head(MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16)))
+
+
+@pytest.mark.parametrize("lengths", [[300, 100, 100], [128, 128, 128], [1, 600, 3, 200], [700], [130, 2, 2, 2, 250, 260]])
+def test_block_mask_equals_the_dense_mask(lengths):
+    ids = [segment for segment, length in enumerate(lengths) for _ in range(length)]
+    ids += [-1] * (-len(ids) % 128)
+    segment_ids = torch.tensor(ids)
+    dense = dense_mask(segment_ids)[0, 0]
+    some, every = block_visibility(segment_ids)
+    blocks = dense.unflatten(1, (-1, 128)).unflatten(0, (-1, 128)).transpose(1, 2).flatten(2)  # (N, N, 128 * 128)
+    assert not (blocks.any(-1) & ~some).any()
+    assert not (every & ~blocks.all(-1)).any()
+    block_mask = flex_block_mask(segment_ids)
+    index = torch.arange(len(ids))
+    allowed = block_mask.mask_mod(torch.tensor(0), torch.tensor(0), index[:, None], index[None, :])
+    assert torch.equal(allowed, dense)
+    # Visited blocks, masked where they are partial, give back the dense mask.
+    visited = block_mask.to_dense()[0, 0].bool()
+    assert torch.equal(visited, some)
+
+
+def test_flex_attention_gives_the_same_logprobs():
+    """Uncompiled FlexAttention runs on the CPU, forward only."""
+    model, (batch,) = make_model("llama"), pack_shared_prefix(group(), max_tokens=1000)
+    expected = shared_prefix_logprobs(model, batch)
+    model.set_attn_implementation("flex_attention")
+    with torch.no_grad():
+        torch.testing.assert_close(shared_prefix_logprobs(model, batch), expected, atol=1e-5, rtol=0)
