@@ -29,7 +29,7 @@ class Answer:
     """Whose answer this is, for people who read the file, e.g. `emma 003-chapter-iv, part 1 of 2`."""
     text: str
     usable: bool
-    """False for an answer that kept failing its parser and stands for "nothing"."""
+    """False for the last of several answers that all failed their parser: the step's default stands in for it."""
     prompt_tokens: int
     completion_tokens: int
 

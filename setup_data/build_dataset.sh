@@ -70,7 +70,7 @@ start_server() {
     port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     echo "starting vllm serve $MODEL on port $port (log: $SERVER_LOG)"
     # shellcheck disable=SC2086  # VLLM_ARGS is a list of words
-    "${RUN[@]}" -m vllm.entrypoints.cli.main serve "$MODEL" --served-model-name "$(basename -- "$MODEL")" \
+    "${RUN[@]}" -m setup_data.vllm_cli serve "$MODEL" --served-model-name "$(basename -- "$MODEL")" \
         --host 127.0.0.1 --port "$port" ${VLLM_ARGS:-} >"$SERVER_LOG" 2>&1 &
     SERVER_PID=$!
     SERVER_URL=http://127.0.0.1:$port/v1

@@ -130,7 +130,7 @@ async def write_all(args: argparse.Namespace, books: Sequence[Book], stores: dic
     finally:
         await writer.close()
     for step, count in Counter(writer.unusable.values()).items():
-        logger.warning("%s: %d answers could not be used and count as empty", step, count)
+        logger.warning("%s: %d answers could not be used; see `usable` in the store", step, count)
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:

@@ -67,7 +67,8 @@ class ServerSettings:
     """For one request, at server trouble; with waits that double to 30 s, some two minutes without a server."""
     max_rejections: int = 4
     """Answers of the wrong form to one request before it is given up."""
-    temperature: float = 0.3
+    temperature: float = 0.0
+    """Of the first try; a try after an answer of the wrong form has RETRY_TEMPERATURE at least."""
 
 
 def clean_answer(text: str, *, cut_short: bool) -> str:
@@ -119,7 +120,7 @@ class Writer:
     def __init__(self, settings: ServerSettings, stores: dict[str, AnswerStore], *, may_ask: frozenset[str]) -> None:
         self.settings = settings
         self.unusable: dict[str, str] = {}
-        """Key -> step of the answers that stand for "nothing"."""
+        """Key -> step of the answers that a default stands in for."""
         self._stores = stores
         self._may_ask = may_ask
         self._client = openai.AsyncOpenAI(
@@ -132,8 +133,8 @@ class Writer:
     async def ask(self, prompt: Prompt, parse: Callable[[str], T], *, default: T | None = None) -> T:
         """The parsed answer.
 
-        `parse` raises UnusableAnswer for a text of the wrong form; the request is then made again with another seed.
-        When no try gives a usable answer, `default` is the result, if there is one.
+        `parse` raises UnusableAnswer for a text of the wrong form; the request is then made again, at a higher
+        temperature. When no try gives a usable answer, `default` is the result, if there is one.
 
         Raises:
             UnusableAnswer: no try gave a usable answer, and there is no default.
@@ -148,7 +149,7 @@ class Writer:
         if answer is None or not _is_still_usable(answer, parse, default):
             answer = await self._share(key, prompt, parse, may_default=default is not None)
             if progress:
-                progress.done(answer)
+                progress.done()
         elif progress:
             progress.skip()
         if not answer.usable and default is not None:
@@ -170,7 +171,9 @@ class Writer:
     async def _request(self, key: str, prompt: Prompt, parse: Callable[[str], T], *, may_default: bool) -> Answer:
         async with self._slots:
             for rejection in range(self.settings.max_rejections):
-                answer = await self._complete(key, prompt, seed=rejection)
+                answer = await self._complete(key, prompt, is_retry=rejection > 0)
+                if self._progress:
+                    self._progress.count(answer)
                 try:
                     parse(answer.text)
                     break
@@ -186,14 +189,14 @@ class Writer:
             await self._stores[prompt.step].put(answer)
             return answer
 
-    async def _complete(self, key: str, prompt: Prompt, *, seed: int) -> Answer:
+    async def _complete(self, key: str, prompt: Prompt, *, is_retry: bool) -> Answer:
         """One answer, of whatever form, however often the server has to be asked."""
         problem = ""
         for attempt in range(self.settings.max_attempts):
             if attempt:
                 await asyncio.sleep(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
             try:
-                response = await asyncio.wait_for(self._post(prompt, seed), self.settings.timeout_s)
+                response = await asyncio.wait_for(self._post(prompt, is_retry=is_retry), self.settings.timeout_s)
                 return _read_response(response, key, prompt)
             except asyncio.TimeoutError:
                 problem = f"no answer within {self.settings.timeout_s:g} s"
@@ -213,14 +216,14 @@ class Writer:
             f"{problem[:200]!r}; check the server and run the same command again: all answers so far are kept"
         )
 
-    async def _post(self, prompt: Prompt, seed: int) -> Any:
-        settings = self.settings
+    async def _post(self, prompt: Prompt, *, is_retry: bool) -> Any:
+        # No seed: with one, vLLM 0.32 on the CPU dies at a prompt that is prefilled in parts.
+        temperature = self.settings.temperature
         return await self._client.chat.completions.create(
-            model=settings.model,
+            model=self.settings.model,
             messages=list(prompt.messages),  # type: ignore[arg-type]
             max_tokens=prompt.max_tokens,
-            temperature=settings.temperature if seed == 0 else max(settings.temperature, RETRY_TEMPERATURE),
-            seed=seed,
+            temperature=max(temperature, RETRY_TEMPERATURE) if is_retry else temperature,
         )
 
     def _key(self, prompt: Prompt) -> str:
@@ -288,11 +291,14 @@ class _Progress:
         self._bar.initial += 1
         self._bar.update(1)
 
-    def done(self, answer: Answer) -> None:
+    def count(self, answer: Answer) -> None:
+        """Tokens of any answer, usable or not."""
         self._tokens.update(read=answer.prompt_tokens, written=answer.completion_tokens)
         elapsed_s = max(time.monotonic() - self._start, 1e-3)
         rates = (f"{name} {count / elapsed_s:,.0f} tokens/s" for name, count in self._tokens.items())
         self._bar.set_postfix_str(", ".join(rates), refresh=False)
+
+    def done(self) -> None:
         self._bar.update(1)
 
     def close(self) -> None:

@@ -34,6 +34,11 @@ TITLES = frozenset(
     ["mr", "mrs", "ms", "miss", "dr", "sir", "lady", "lord", "captain", "colonel", "aunt", "uncle", "the"]
 )
 
+# A capitalised word or two after a lower-case one, with a title before them or not.
+NAME_IN_SENTENCE = re.compile(
+    r"(?<=[a-z,;] )((?:(?:Mr|Mrs|Ms|Dr)\. |(?:Miss|Lady|Sir) )?[A-Z][a-z]{2,}(?: [A-Z][a-z]+)?)\b"
+)
+
 PromptMaker = Callable[[str, str], Prompt]  # (about, text) -> prompt
 Statements = dict[str, list[str]]  # character's name -> statements
 
@@ -195,6 +200,13 @@ def parse_characters(text: str, book_text: str, max_characters: int) -> list[Cha
     return characters[:max_characters]
 
 
+def most_named(book_text: str, max_characters: int) -> list[Character]:
+    """The names that the text has most often within its sentences: for models that cannot name the characters."""
+    counts = Counter(NAME_IN_SENTENCE.findall(book_text))
+    names = sorted(counts, key=lambda name: (-counts[name], name))[:max_characters]
+    return parse_characters("\n".join(names), book_text, max_characters) if names else []
+
+
 async def write_characters(writer: Writer, book: Book, limits: Limits) -> list[Character]:
     """The main characters, the most important first."""
     read = with_headers(book, await write_synopses(writer, book, limits))
@@ -205,6 +217,7 @@ async def write_characters(writer: Writer, book: Book, limits: Limits) -> list[C
             writer.ask(
                 prompts.characters(f"{book.story_id}, part {i} of {len(packs)}", text, limits.max_characters),
                 lambda answer: parse_characters(answer, book_text, limits.max_characters),
+                default=most_named(book_text, limits.max_characters),
             )
             for i, text in enumerate(packs, start=1)
         ]

@@ -56,8 +56,8 @@ class FakeServer:
     ) -> None:
         self.asked: Counter[str] = Counter()
         """Prompt -> requests."""
-        self.seeds: dict[str, list[int]] = {}
-        """Prompt -> seed of each request."""
+        self.temperatures: dict[str, list[float]] = {}
+        """Prompt -> temperature of each request."""
         self.answered: Counter[str] = Counter()
         """Prompt -> good answers sent."""
         self.most_at_once = 0
@@ -100,7 +100,7 @@ class FakeServer:
                     fake._at_once += 1
                     fake.most_at_once = max(fake.most_at_once, fake._at_once)
                     fake.asked[prompt] += 1
-                    fake.seeds.setdefault(prompt, []).append(body["seed"])
+                    fake.temperatures.setdefault(prompt, []).append(body["temperature"])
                     fault = fake._fault(prompt, fake.asked[prompt])
                     if fake._dies_after is not None and fake.answered.total() >= fake._dies_after:
                         fault = "hang up"

@@ -34,7 +34,7 @@ def fake_vllm(tmp_path: Path) -> Path:
     path = tmp_path / "python"
     fake = "-m tests.integration.fake_openai_server"
     path.write_text(
-        f'#!/usr/bin/env bash\nif [[ $2 == vllm.* ]]; then shift 2; exec "{sys.executable}" {fake} "$@"; fi\n'
+        f'#!/usr/bin/env bash\nif [[ $2 == *.vllm_cli ]]; then shift 2; exec "{sys.executable}" {fake} "$@"; fi\n'
         f'exec "{sys.executable}" "$@"\n'
     )
     path.chmod(0o755)
