@@ -100,6 +100,8 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
     @classmethod
     def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
         """Also checks that the baseline fits the reference model, and that every planned conversation does."""
+        if config.reward.remote_rm_url is not None:
+            raise ValueError("train_ncp.py's reward is VR-CLI: drop --remote_rm_url, or run openrlhf.cli.train_ppo_ray")
         baseline_map = load_baseline_map(config)
         baseline_map.check_provenance(
             Provenance.of_model(
@@ -116,7 +118,10 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
 
 def load_baseline_map(config: TrainConfig) -> BaselineMap:
     if config.reward.baseline_ppl_path is None:
-        raise ValueError("no baseline map: pass --baseline_ppl_path (compute_baseline_perplexity.py makes it)")
+        raise ValueError(
+            "--baseline_ppl_path (not given): the reward needs a baseline map; make one with "
+            "compute_baseline_perplexity.py and pass its path (or set BASELINE_PPL_PATH)"
+        )
     return BaselineMap.load(config.reward.baseline_ppl_path)
 
 

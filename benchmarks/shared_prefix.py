@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 
 import torch
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, synchronize
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -191,7 +191,6 @@ class RewardConfig:
     reward_function: str | None = None
     """`file.py:name`, instead of a named shape."""
     remote_rm_url: str | None = None
-    use_system_role: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import ray
-import train_ncp
 from tiny_run import arguments, make_world
+
+import train_ncp
+from openrlhf.cli import train_ppo_ray
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_a_prompt_that_is_too_long(world, caplog):
 
 
 def test_a_chapter_and_plan_beyond_the_model(world, caplog):
-    assert "the reference model has 1024 positions" in refusal(world, caplog, generate_max_len=900, max_len=1024)
+    assert "the reference model has 1024 positions" in refusal(world, caplog, generate_max_len=1000, max_len=1024)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,18 @@ def test_a_chapter_and_plan_beyond_the_model(world, caplog):
 )
 def test_impossible_settings(world, caplog, changes, expected):
     assert expected in refusal(world, caplog, **changes)
+
+
+def test_vr_cli_needs_its_baseline_and_takes_no_reward_file(world, caplog):
+    assert "the reward needs a baseline map" in refusal(world, caplog, baseline_ppl_path=None)
+    (world / "reward.py").write_text("def reward_func(queries, prompts, labels):\n    return [0.0] * len(queries)\n")
+    changes = {"baseline_ppl_path": None, "reward_shape": None, "remote_rm_url": world / "reward.py"}
+    assert "run openrlhf.cli.train_ppo_ray" in refusal(world, caplog, **changes)
+
+
+def test_the_general_command_needs_a_reward(world, caplog):
+    assert train_ppo_ray.main(arguments(world, world / "out", baseline_ppl_path=None)) == 2
+    assert "pass --remote_rm_url FILE.py" in caplog.text
 
 
 def test_a_baseline_of_another_precision(world, caplog):

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_run import arguments, command, make_world, metrics_rows, quiet_environment, run_in_process, without_times
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Experience, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 from openrlhf.vr_cli.baseline_map import BaselineMap
-from tiny_run import arguments, command, make_world, metrics_rows, quiet_environment, run_in_process, without_times
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from prompt_utils import build_baseline_messages, build_planned_messages, extract_plan
 from ray_utils import CustomStoryBasedActorModelRayActor, StoryBasedRemoteExperienceMaker
 
@@ -173,7 +173,7 @@ def worker_pid(driver: int, class_name: str) -> int:
 
 
 class EarlyAlphabetMaker(RemoteExperienceMaker):
-    """A reward that is easy to raise, through the same hook: the share of tokens from the first half of the vocabulary."""
+    """A reward that is easy to raise, through the same hook: the share of tokens from the vocabulary's first half."""
 
     def compute_rewards(self, samples: Samples) -> Rewards:
         half = len(self.tokenizer) // 2

@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ray
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
 import compute_baseline_perplexity
 import prompt_utils
-import ray
 import setup_rl_data
-import torch
 from openrlhf.cli.flags import parse_args, to_config
 from openrlhf.cli.train_ppo_ray import train
 from openrlhf.config import TrainConfig
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 REPO = Path(__file__).parents[2]
 

@@ -20,7 +20,7 @@ def test_an_episode_takes_every_prompt_once():
         batches = [plan.batch(3 * episode + i) for i in range(3)]
         assert [len(batch) for batch in batches] == [2, 2, 1]
         assert [plan.batch_size(3 * episode + i) for i in range(3)] == [2, 2, 1]
-        assert sorted(sum(batches, [])) == [0, 1, 2, 3, 4]
+        assert sorted(prompt for batch in batches for prompt in batch) == [0, 1, 2, 3, 4]
 
 
 def test_order_depends_on_seed_and_episode_alone():

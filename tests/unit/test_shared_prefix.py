@@ -182,7 +182,9 @@ def test_windowed_attention_is_refused():
         install_logprob_head(MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16)))
 
 
-@pytest.mark.parametrize("lengths", [[300, 100, 100], [128, 128, 128], [1, 600, 3, 200], [700], [130, 2, 2, 2, 250, 260]])
+@pytest.mark.parametrize(
+    "lengths", [[300, 100, 100], [128, 128, 128], [1, 600, 3, 200], [700], [130, 2, 2, 2, 250, 260]]
+)
 def test_block_mask_equals_the_dense_mask(lengths):
     ids = [segment for segment, length in enumerate(lengths) for _ in range(length)]
     ids += [-1] * (-len(ids) % 128)

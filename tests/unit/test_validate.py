@@ -158,7 +158,6 @@ def test_a_bad_value_is_refused(extra: str, words: str, problems: Problems) -> N
     [
         ("--pretrain", "Hugging Face folder"),
         ("--prompt_data", "json@DIR"),
-        ("--baseline_ppl_path", "BASELINE_PPL_PATH"),
         ("--vllm_num_engines", "at least 1"),
         ("--advantage_estimator", "pass --advantage_estimator group_norm"),
     ],

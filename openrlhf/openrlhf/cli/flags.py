@@ -115,7 +115,7 @@ def _add_deepspeed_flags(parser: argparse.ArgumentParser) -> None:
     add("--flash_attn", action="store_true", help="fused attention over shared-prefix packs (FlexAttention; GPU)")
     add("--use_liger_kernel", action="store_true", help="Liger's fused kernels (GPU)")
     add("--packing_samples", action="store_true", help="always on: the samples of a prompt share one packed sequence")
-    add("--disable_fast_tokenizer", action="store_true", help="use the Python tokenizer")
+    add("--disable_fast_tokenizer", action="store_true", help="refused: transformers has fast tokenizers only")
     add("--trust_remote_code", action="store_true", help="new: run the Python code that a model's folder brings")
     add("--actor_init_on_gpu", action="store_true", help="refused: every model loads in its final place")
     add("--enable_ema", action="store_true", help="refused: no moving average of the weights")
@@ -296,7 +296,6 @@ def _model(args: argparse.Namespace, *, train: bool) -> ModelConfig:
         torch_compile=args.torch_compile,
         use_liger_kernel=args.use_liger_kernel,
         trust_remote_code=args.trust_remote_code,
-        use_fast_tokenizer=not args.disable_fast_tokenizer,
     )
 
 

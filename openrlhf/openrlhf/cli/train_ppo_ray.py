@@ -10,12 +10,14 @@ checked; Ray starts or is joined; vLLM engines, reference and policy workers sta
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from openrlhf.cli.flags import parse_args, to_config
@@ -60,12 +62,7 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
     """The run's configuration, once flags and data have been checked. Raises ValueError saying what is wrong."""
     validate(args, num_gpus=available_gpus())
     config = to_config(args)
-    tokenizer = get_tokenizer(
-        config.policy.pretrain,
-        use_fast=config.policy.use_fast_tokenizer,
-        trust_remote_code=config.policy.trust_remote_code,
-    )
-    actor_class.check_data(config, tokenizer)
+    actor_class.check_data(config, get_tokenizer(config.policy.pretrain, trust_remote_code=args.trust_remote_code))
     return config
 
 
@@ -82,14 +79,18 @@ def start_ray() -> None:
     if ray.is_initialized():
         return
     if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level="warning")
+        ray.init(logging_level=logging.WARNING)
         return
     os.environ.setdefault("RAY_worker_niceness", "0")  # workers would run at nice 15
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Otherwise Ray takes the host's own address instead of the one given below, and listens on all.
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",
         num_gpus=num_gpus(),
         include_dashboard=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )
 
@@ -98,7 +99,8 @@ def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config
     """Starts all workers, trains, saves. The first failure of any worker ends it and is raised here."""
     start_ray()
     placement = config.placement
-    engines = create_vllm_engines(config.policy.pretrain, config.engine)
+    eos = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code).eos_token_id
+    engines = create_vllm_engines(config.policy.pretrain, config.engine, stop_token_ids=[eos])
     actors = PPORayActorGroup(
         actor_class,
         num_nodes=placement.actor_num_nodes,

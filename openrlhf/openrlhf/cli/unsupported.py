@@ -66,6 +66,7 @@ UNSUPPORTED = (
     Unsupported("ring_head_stride", (1,), NO_RING, NO_RING_INSTEAD),
     Unsupported("actor_init_on_gpu", (False,), "every model loads where it is used", "drop it"),
     Unsupported("local_rank", (-1,), "Ray gives every worker its rank", "drop it"),
+    Unsupported("disable_fast_tokenizer", (False,), "transformers 5 has fast tokenizers only", "drop it"),
     Unsupported("no_system_role", (False,), "scoring follows the prompt settings that the baseline map records",
                 "drop it; pass it to setup_rl_data.py and compute_baseline_perplexity.py"),
     Unsupported("use_ms", (False,), "models come from folders or the Hugging Face hub",

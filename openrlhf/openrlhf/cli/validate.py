@@ -278,12 +278,7 @@ def _reward(args: argparse.Namespace) -> Iterator[str]:
     if args.remote_rm_url is not None:
         yield from _reward_file(args)
         return
-    if args.baseline_ppl_path is None:
-        yield (
-            "--baseline_ppl_path (not given): the reward needs a baseline map; make one with "
-            "compute_baseline_perplexity.py and pass its path (or set BASELINE_PPL_PATH)"
-        )
-    elif not Path(args.baseline_ppl_path).is_file():
+    if args.baseline_ppl_path is not None and not Path(args.baseline_ppl_path).is_file():
         yield (
             f"--baseline_ppl_path {args.baseline_ppl_path}: no such file; make it with compute_baseline_perplexity.py"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -18,9 +20,9 @@ class Actor(nn.Module):
     `model` is the Hugging Face model, or the DeepSpeed engine that the strategy puts in its place.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> Tensor:
         """fp32 log-probs (L,) of the batch's labels at a temperature."""

@@ -94,4 +94,6 @@ def shared_prefix_logprobs(model: nn.Module, batch: SharedPrefixBatch, *, temper
 
 def unwrap(model: nn.Module) -> PreTrainedModel:
     """The Hugging Face model inside a DeepSpeed engine, or the model itself."""
-    return model if isinstance(model, PreTrainedModel) else model.module
+    causal_lm = model if isinstance(model, PreTrainedModel) else model.module
+    assert isinstance(causal_lm, PreTrainedModel)
+    return causal_lm

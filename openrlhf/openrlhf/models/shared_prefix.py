@@ -80,7 +80,15 @@ class SharedPrefixBatch:
         return len(self.sample_indices)
 
     def to(self, device: torch.device | str) -> SharedPrefixBatch:
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)})
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            segment_ids=self.segment_ids.to(device),
+            label_positions=self.label_positions.to(device),
+            labels=self.labels.to(device),
+            label_samples=self.label_samples.to(device),
+        )
 
     def padded(self, multiple: int) -> SharedPrefixBatch:
         """The same batch with T rounded up to a multiple. Nothing attends to the padding."""
@@ -111,7 +119,9 @@ def pack_shared_prefix(sequences: Sequence[LabeledSequence], *, max_tokens: int)
     if not sequences:
         return []
     prefix_length = common_prefix_length(sequences)
-    batches, chosen, num_tokens = [], [], prefix_length
+    batches: list[SharedPrefixBatch] = []
+    chosen: list[int] = []
+    num_tokens = prefix_length
     for index, sequence in enumerate(sequences):
         segment_length = len(sequence.token_ids) - prefix_length
         if chosen and num_tokens + segment_length > max_tokens:

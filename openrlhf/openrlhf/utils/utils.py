@@ -12,23 +12,16 @@ if TYPE_CHECKING:
 
 
 def get_tokenizer(
-    pretrain: str, *, use_fast: bool = True, trust_remote_code: bool = False, padding_side: str = "left"
+    pretrain: str, *, trust_remote_code: bool = False, padding_side: str = "left"
 ) -> PreTrainedTokenizerBase:
-    """Loads a chat model's tokenizer, with its end-of-sequence token as padding where it has no padding token.
+    """Loads a tokenizer, with its end-of-sequence token as padding where it has no padding token.
 
     Raises:
-        ValueError: it has no chat template, or neither padding nor end-of-sequence token, or `use_fast` is off.
+        ValueError: it has neither padding nor end-of-sequence token.
     """
     from transformers import AutoTokenizer
 
-    if not use_fast:
-        raise ValueError("transformers 5 has fast tokenizers only: leave out --disable_fast_tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(pretrain, trust_remote_code=trust_remote_code, padding_side=padding_side)
-    if not tokenizer.chat_template:
-        raise ValueError(
-            f"the tokenizer of {pretrain} has no chat template: use an instruction-tuned model, or put the template of "
-            "one into a chat_template.jinja beside the tokenizer's files"
-        )
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(f"the tokenizer of {pretrain} has neither a pad_token nor an eos_token: set one of them")

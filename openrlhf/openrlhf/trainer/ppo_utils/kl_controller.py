@@ -12,7 +12,7 @@ class FixedKLController:
 
 
 class AdaptiveKLController:
-    """Raises the coefficient while the measured KL is above the target, lowers it below, by 20 % per horizon at most."""
+    """Raises the coefficient while the measured KL is above the target, lowers it below: 20 % per horizon at most."""
 
     def __init__(self, coefficient: float, target: float, horizon: int = 10_000) -> None:
         self.value = coefficient

@@ -92,8 +92,8 @@ class PPORayActorGroup:
         self.placement = shared_placement
         if on_gpu and shared_placement is None:
             self.placement = reserve_gpus(world_size)
-        remote_class = ray.remote(role_class)
-        self.workers = [
+        remote_class: Any = ray.remote(role_class)
+        self.workers: list[Any] = [
             remote_class.options(**self._options(rank, world_size, gpu_share)).remote(
                 rank=rank, world_size=world_size, **role_arguments
             )
@@ -108,9 +108,11 @@ class PPORayActorGroup:
 
     def _options(self, rank: int, world_size: int, gpu_share: float) -> dict[str, Any]:
         if self.placement is None:
-            # Roles take turns on the CPU's cores, so none books any; the ranks of one role share them.
+            # Roles take turns on the CPU's cores, so none books any; the ranks of one role share them. Threads that
+            # wait for work must sleep instead of spinning, or they hold up the role whose turn it is.
             threads = max(1, len(os.sched_getaffinity(0)) // world_size)
-            return {"num_cpus": 0, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
+            env_vars = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+            return {"num_cpus": 0, "runtime_env": {"env_vars": env_vars}}
         return {
             "num_gpus": gpu_share,
             "num_cpus": gpu_share,

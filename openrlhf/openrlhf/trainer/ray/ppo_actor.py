@@ -148,6 +148,8 @@ class ActorModelRayActor(BasePPORole):
         Raises:
             ValueError: they are not.
         """
+        if cls is ActorModelRayActor and config.reward.remote_rm_url is None:
+            raise ValueError("no reward: pass --remote_rm_url FILE.py; for VR-CLI run train_ncp.py instead")
         train_prompts, eval_prompts = cls.load_prompts(config, tokenizer)
         logger.info("%d training prompts, %d evaluation prompts", len(train_prompts), len(eval_prompts or []))
         return [*train_prompts, *(eval_prompts or [])]
@@ -155,11 +157,7 @@ class ActorModelRayActor(BasePPORole):
     def init_model(self, config: TrainConfig) -> None:
         """Loads prompts and policy, and makes the policy's engine and optimizer."""
         self.config = config
-        self.tokenizer = get_tokenizer(
-            config.policy.pretrain,
-            use_fast=config.policy.use_fast_tokenizer,
-            trust_remote_code=config.policy.trust_remote_code,
-        )
+        self.tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
         self.train_prompts, self.eval_prompts = self.load_prompts(config, self.tokenizer)
         self.schedule = make_schedule(config, len(self.train_prompts))
         model = self.strategy.load_model(partial(load_causal_lm, config.policy), config.actor_deepspeed)
@@ -196,12 +194,14 @@ class ActorModelRayActor(BasePPORole):
         trainer.fit()
         if tracker is not None:
             tracker.close()
-            plot_metrics(tracker.metrics_path, tracker.metrics_path.with_suffix(".png"))
 
     def save_model(self) -> None:
-        """Saves the trained policy as a Hugging Face folder, `final_model` in `--save_path`."""
+        """Saves the trained policy as a Hugging Face folder, `final_model` in `--save_path`, and draws the metrics."""
         path = Path(self.config.checkpoint.save_path) / "final_model"
         self.strategy.save_hf_model(self.actor.model, self.tokenizer, path)
+        if self.strategy.is_rank_0():
+            metrics = path.with_name("metrics.jsonl")
+            plot_metrics(metrics, metrics.with_suffix(".png"))
 
 
 def make_schedule(config: TrainConfig, num_prompts: int) -> RolloutSchedule:
