@@ -27,6 +27,7 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     gradient_checkpointing_use_reentrant: bool = False
     torch_compile: bool = False
+    """Compile the LM head's log-probs (FlexAttention is always compiled)."""
     use_liger_kernel: bool = False
     trust_remote_code: bool = False
     use_fast_tokenizer: bool = True
@@ -48,7 +49,6 @@ class DeepspeedConfig:
     overlap_comm: bool = False
     max_norm: float = 1.0
     """Gradient clipping, global L2 norm."""
-    torch_compile: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

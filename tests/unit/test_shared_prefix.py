@@ -1,5 +1,7 @@
 """Shared-prefix batches: the layout by hand, and packed = one by one for values and gradients."""
 
+import shutil
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -151,6 +153,17 @@ def test_gradient_checkpointing_changes_nothing():
     shared_prefix_logprobs(model, batch).sum().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiling_the_head_changes_nothing():
+    model, batches = make_model("qwen2_untied"), pack_shared_prefix(group(), max_tokens=35)
+    sum(shared_prefix_logprobs(model, batch).sum() for batch in batches).backward()
+    expected = model.lm_head.weight.grad.clone()
+    model.zero_grad()
+    install_logprob_head(model, compiled=True)
+    sum(shared_prefix_logprobs(model, batch).sum() for batch in batches).backward()
+    torch.testing.assert_close(model.lm_head.weight.grad, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_padding_changes_nothing():

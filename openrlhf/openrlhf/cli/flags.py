@@ -111,7 +111,7 @@ def _add_deepspeed_flags(parser: argparse.ArgumentParser) -> None:
     add("--overlap_comm", action="store_true", help="overlap gradient reduction with the backward pass")
     add("--gradient_checkpointing", action="store_true", help="recompute activations in the backward pass")
     add("--gradient_checkpointing_use_reentrant", action="store_true", help="torch's reentrant checkpointing")
-    add("--torch_compile", action="store_true", help="compile the models")
+    add("--torch_compile", action="store_true", help="compile the LM head's log-probs (attention: see --flash_attn)")
     add("--flash_attn", action="store_true", help="fused attention over shared-prefix packs (FlexAttention; GPU)")
     add("--use_liger_kernel", action="store_true", help="Liger's fused kernels (GPU)")
     add("--packing_samples", action="store_true", help="always on: the samples of a prompt share one packed sequence")
@@ -310,7 +310,6 @@ def deepspeed_config(args: argparse.Namespace, *, train: bool) -> DeepspeedConfi
         grad_accum_dtype=args.grad_accum_dtype,
         overlap_comm=args.overlap_comm,
         max_norm=args.max_norm,
-        torch_compile=args.torch_compile,
     )
 
 

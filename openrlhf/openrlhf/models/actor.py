@@ -48,7 +48,7 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
         attn_implementation="flex_attention" if config.flash_attn else "sdpa",
         trust_remote_code=config.trust_remote_code,
     )
-    install_logprob_head(model)
+    install_logprob_head(model, compiled=config.torch_compile)
     if config.use_liger_kernel:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -27,6 +27,7 @@ class LogprobHead(nn.Linear):
     """
 
     _request: tuple[Tensor, float] | None = None
+    chunk_logprobs: Callable[..., Tensor]
 
     @contextmanager
     def returning_logprobs(self, labels: Tensor, temperature: float) -> Iterator[None]:
@@ -43,17 +44,24 @@ class LogprobHead(nn.Linear):
         labels, temperature = self._request
         rows = max(1, MAX_LOGITS // self.out_features)
         chunks = zip(hidden.flatten(0, -2).split(rows), labels.split(rows), strict=True)
-        logprobs = [checkpoint(self._chunk_logprobs, h, y, temperature, use_reentrant=False) for h, y in chunks]
+        logprobs = [
+            checkpoint(self.chunk_logprobs, h, self.weight, self.bias, y, temperature, use_reentrant=False)
+            for h, y in chunks
+        ]
         return torch.cat(logprobs).view(hidden.shape[:-1])
 
-    def _chunk_logprobs(self, hidden: Tensor, labels: Tensor, temperature: float) -> Tensor:
-        """(rows, H), (rows,) -> (rows,)."""
-        logits = F.linear(hidden, self.weight, self.bias).float() / temperature  # (rows, V)
-        return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(dim=-1)
+
+def chunk_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: float) -> Tensor:
+    """(rows, H), (V, H), (V,), (rows,) -> fp32 log-probs (rows,)."""
+    logits = F.linear(hidden, weight, bias).float() / temperature  # (rows, V)
+    return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(dim=-1)
 
 
-def install_logprob_head(model: PreTrainedModel) -> None:
+def install_logprob_head(model: PreTrainedModel, *, compiled: bool = False) -> None:
     """Turns the model's LM head into a `LogprobHead`, in place: same weight, same parameter names.
+
+    Args:
+        compiled: fuse what follows the logits with torch.compile, once for all numbers of labels.
 
     Raises:
         ValueError: the model's logits are not a plain linear map of its hidden states, or it attends through windows,
@@ -69,6 +77,7 @@ def install_logprob_head(model: PreTrainedModel) -> None:
     if windows or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
         raise ValueError(f"{type(model).__name__} uses windowed attention, which shared-prefix batches do not support")
     head.__class__ = LogprobHead
+    head.chunk_logprobs = torch.compile(chunk_logprobs, dynamic=True) if compiled else chunk_logprobs
 
 
 def shared_prefix_logprobs(model: nn.Module, batch: SharedPrefixBatch, *, temperature: float = 1.0) -> Tensor:

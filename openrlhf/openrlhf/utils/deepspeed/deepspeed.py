@@ -100,8 +100,6 @@ class DeepspeedStrategy:
             config=training_config(deepspeed, world_size=self.world_size),
             dist_init_required=False,
         )
-        if deepspeed.torch_compile:
-            engine.compile()
         return engine
 
     def prepare_eval(self, model: nn.Module, *, deepspeed: DeepspeedConfig) -> nn.Module:
@@ -115,8 +113,6 @@ class DeepspeedStrategy:
         engine, *_ = import_deepspeed().initialize(
             model=model, config=inference_config(deepspeed, world_size=self.world_size), dist_init_required=False
         )
-        if deepspeed.torch_compile:
-            engine.compile()
         engine.eval()  # returns nothing
         return engine
 
