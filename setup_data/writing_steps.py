@@ -23,6 +23,7 @@ from setup_data.writing_client import Prompt, UnusableAnswer, Writer, gather
 STEPS = ("synopses", "story_so_far", "plan", "characters", "statements", "sheets")
 
 MIN_ANSWER_WORDS = 5
+MIN_LOOP_WORDS = 4
 # Below this share of distinct words a longer answer is one sentence over and over.
 MIN_DISTINCT_SHARE = 0.15
 LONG_ANSWER_WORDS = 150
@@ -61,9 +62,21 @@ class Limits:
         return self.context_tokens - prompts.INSTRUCTION_TOKENS - answer_tokens
 
 
+def cut_loop(text: str) -> str:
+    """`text` up to where a sentence comes a second time: weak models end by saying one thing over and over."""
+    seen = set()
+    for sentence in re.finditer(r"\S[^.!?\n]*[.!?\n]*", text):
+        words = " ".join(re.findall(r"\w+", sentence[0].lower()))
+        if words in seen and len(words.split()) >= MIN_LOOP_WORDS:
+            return text[: sentence.start()].rstrip()
+        seen.add(words)
+    return text
+
+
 def parse_prose(text: str) -> str:
     """Any answer but a blank, a stub or an endless repetition."""
     text = re.sub(r"\A(?:#+ *)?\**(?:synopsis|summary|plan|character sheet)[^\n:]{0,40}:\**\s+", "", text, flags=re.I)
+    text = cut_loop(text)
     words = text.lower().split()
     if len(words) < MIN_ANSWER_WORDS:
         raise UnusableAnswer("it has next to no words")

@@ -72,6 +72,12 @@ def test_prose() -> None:
         parse_prose("and so she went " * 50)
 
 
+def test_loop_is_cut_where_it_starts() -> None:
+    once = "Ann goes home to her mother. She sleeps. It rains all night on the roof."
+    assert parse_prose(once + " She sleeps. Ann goes home, to her mother. And so on.") == once + " She sleeps."
+    assert parse_prose(once) == once
+
+
 def test_characters_in_any_list_style() -> None:
     answer = (
         "Here they are:\n1. **Elizabeth Bennet** | Lizzy, Eliza\n- Jane Bennet (her sister)\n* Mr. Darcy: proud\n"
