@@ -38,6 +38,7 @@ export PATH
 export RAY_worker_niceness=0               # Ray's default would starve its workers on a small machine
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 # all of Ray's sockets on loopback
 export RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=false
+export OMP_WAIT_POLICY=PASSIVE # threads that wait sleep: several processes share the cores
 
 prompts=$run/rl_data
 baseline=$run/prompt_to_datapoint_with_baseline_ppl_$name.pkl
