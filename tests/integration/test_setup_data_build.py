@@ -17,7 +17,7 @@ import pytest
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main as write_annotations
 from tests.integration.fake_openai_server import FakeServer
-from tests.integration.test_setup_data_writing import make_books
+from tests.integration.test_setup_data_trouble import make_books
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("splits.json", "story_dataset_train.jsonl", "story_dataset_val.jsonl")
