@@ -48,7 +48,7 @@ fi
 prompts=$run/rl_data
 baseline=$run/prompt_to_datapoint_with_baseline_ppl_$name.pkl
 checkpoints=$run/checkpoints/_actor
-steps=4 # of 2 prompts each: the first 8 of the 20 training prompts, about a minute a step
+steps=6 # of one prompt and four samples each: the first 6 of the 20 training prompts
 
 title() { printf '\n== %s\n' "$1"; }
 # step LOG COMMAND...: shows and runs a command; its libraries' noise goes to LOG, which is named if it fails.
@@ -78,7 +78,7 @@ step train python train_ncp.py --pretrain "$model" \
   --prompt_data "json@$prompts" --input_key prompt --apply_chat_template --baseline_ppl_path "$baseline" \
   --advantage_estimator group_norm --use_kl_loss --kl_estimator k3 --init_kl_coef 1e-3 \
   --reward_shape nll_delta --actor_learning_rate 1e-5 \
-  --max_samples $((2 * steps)) --num_episodes 1 --rollout_batch_size 2 --n_samples_per_prompt 4 --train_batch_size 8 \
+  --max_samples $steps --num_episodes 1 --rollout_batch_size 1 --n_samples_per_prompt 4 --train_batch_size 4 \
   --micro_rollout_batch_size 4 --micro_train_batch_size 2 --prompt_max_len 2304 --generate_max_len 128 \
   --zero_stage 2 --colocate_actor_ref --actor_num_gpus_per_node 1 --ref_num_gpus_per_node 1 \
   --vllm_num_engines 1 --vllm_sync_backend gloo --enable_prefix_caching --enforce_eager \
