@@ -38,7 +38,8 @@ export PATH
 export RAY_worker_niceness=0               # Ray's default would starve its workers on a small machine
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 # all of Ray's sockets on loopback
 export RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=false
-export OMP_WAIT_POLICY=PASSIVE # threads that wait sleep: several processes share the cores
+export OMP_WAIT_POLICY=PASSIVE  # threads that wait sleep: several processes share the cores
+export VLLM_CPU_KVCACHE_SPACE=1 # GiB; room for 40,000 tokens of the 135M model
 
 # bfloat16 is the faster one only where the CPU multiplies it in hardware.
 precision=()
