@@ -24,8 +24,8 @@ fi
 
 "$PYTHON" - <<'PY'
 import sys
-if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-    sys.exit(f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}: set PYTHON=python3.11, say")
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}: set PYTHON=python3.11, say")
 PY
 [[ -x $VENV/bin/python ]] || "$PYTHON" -m venv "$VENV"
 log=$VENV/install.log

@@ -198,7 +198,7 @@ class Writer:
             try:
                 response = await asyncio.wait_for(self._post(prompt, is_retry=is_retry), self.settings.timeout_s)
                 return _read_response(response, key, prompt)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 problem = f"no answer within {self.settings.timeout_s:g} s"
             except openai.APIConnectionError as error:  # time-outs, too
                 problem = f"{type(error).__name__}: {error}"

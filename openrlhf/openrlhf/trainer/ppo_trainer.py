@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
@@ -44,8 +45,8 @@ class TrainState:
     step: int
     """Rollout steps done."""
     kl_coef: float
-    schedule: dict[str, int]
-    """The `RolloutSchedule` that `step` counts in."""
+    settings: dict[str, int | str]
+    """What the step number and the learning-rate schedule depend on."""
 
 
 class PPOTrainer:
@@ -197,7 +198,7 @@ class PPOTrainer:
         checkpoint = self.config.checkpoint
         tag = f"global_step{done}"
         if not checkpoint.disable_ds_ckpt:
-            state = TrainState(step=done, kl_coef=self.kl_controller.value, schedule=asdict(self.schedule))
+            state = TrainState(step=done, kl_coef=self.kl_controller.value, settings=self.resume_settings())
             self.strategy.save_checkpoint(
                 self.actor.model,
                 f"{checkpoint.ckpt_path}/_actor",
@@ -222,12 +223,26 @@ class PPOTrainer:
         if client_state is None:
             return 0
         state = TrainState(**{name: client_state[name] for name in TrainState.__dataclass_fields__})
-        check_same_schedule(state.schedule, asdict(self.schedule))
+        check_same_settings(state.settings, self.resume_settings())
         self.kl_controller.value = state.kl_coef
         logger.info("resumed after step %d of %d", state.step, self.schedule.num_steps)
         if self.tracker is not None:
             self.tracker.resume(state.step)
         return state.step
+
+    def resume_settings(self) -> dict[str, int | str]:
+        """What a run must have in common with the checkpoint that it continues. More episodes are fine."""
+        batch = self.config.batch
+        prompts = hashlib.sha256(repr([prompt.token_ids for prompt in self.train_prompts]).encode())
+        return {
+            "seed": self.config.seed,
+            "rollout_batch_size": batch.rollout_batch_size,
+            "train_batch_size": batch.train_batch_size,
+            "n_samples_per_prompt": batch.n_samples_per_prompt,
+            "max_epochs": self.config.algorithm.max_epochs,
+            "num_prompts": len(self.train_prompts),
+            "prompts_sha256": prompts.hexdigest(),
+        }
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -279,14 +294,14 @@ def completion_rows(group: ScoredSamples) -> list[dict[str, Any]]:
     ]
 
 
-def check_same_schedule(saved: dict[str, int], current: dict[str, int]) -> None:
-    """More episodes are fine; anything else changes which prompts a step number stands for."""
-    for name, value in current.items():
-        if name != "num_episodes" and saved[name] != value:
-            raise ValueError(
-                f"the checkpoint was made with {name} {saved[name]}, this run has {value}: resume with the same data "
-                "and batch settings, or start anew in another --ckpt_path"
-            )
+def check_same_settings(saved: dict[str, int | str], current: dict[str, int | str]) -> None:
+    """Raises ValueError where a step number or the learning rate would mean something else than in the checkpoint."""
+    changed = [f"{name} {saved.get(name)} (now {value})" for name, value in current.items() if saved.get(name) != value]
+    if changed:
+        raise ValueError(
+            f"the checkpoint was made with {', '.join(changed)}: resume with the same data and batch settings, or "
+            "start anew in another --ckpt_path"
+        )
 
 
 def summary(metrics: dict[str, float]) -> str:
