@@ -4,7 +4,8 @@
 
 Scores the datapoints whose prompts `setup_rl_data.py` has put into `--data_dir` (or `--all_rows` of the dataset) and
 writes `prompt_to_datapoint_with_baseline_ppl_X.pkl`, with what it was computed with: training refuses a map made by
-other weights, in another precision or with other prompts, so give the `--bf16` and prompt switches that it will have.
+other weights, in another precision or with other prompts, so give the `--bf16`, `--flash_attn` and prompt switches that
+it will have.
 
 May be interrupted or killed at any time: the same command goes on from the scores kept in `<map>.scores.jsonl`.
 """
@@ -85,6 +86,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--bf16", action="store_true", help="weights and compute in bfloat16, as in training with --bf16"
     )
     parser.add_argument(
+        "--flash_attn", action="store_true", help="FlexAttention (GPU), as in training with --flash_attn"
+    )
+    parser.add_argument(
         "--batch_tokens",
         type=int,
         default=4096 if device_type() == "cuda" else 1024,
@@ -94,6 +98,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if Path(args.nice_model_name).name != args.nice_model_name:
         parser.error(f"--nice_model_name {args.nice_model_name!r} is part of a file name: it must hold no '/'")
+    if args.flash_attn and device_type() == "cpu":
+        parser.error("--flash_attn needs a GPU; drop it, here and in training")
     if args.batch_tokens < 1:
         parser.error("--batch_tokens must be at least 1")
     return args
@@ -109,6 +115,7 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     provenance = Provenance.of_model(
         args.model_name,
         bf16=args.bf16,
+        flash_attn=args.flash_attn,
         prompt_template_version=PROMPT_TEMPLATE_VERSION,
         prompt_settings=settings.to_dict(),
     )
@@ -117,7 +124,8 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     left = {key: text for key, text in zip(keys, texts, strict=True) if key not in log.scores}
     if len(left) < len(texts):
         print(f"{len(texts) - len(left):,} of {len(texts):,} texts are scored already ({log_path})")
-    speed = score_texts(ModelConfig(pretrain=args.model_name, bf16=args.bf16), left, log, args.batch_tokens)
+    model_config = ModelConfig(pretrain=args.model_name, bf16=args.bf16, flash_attn=args.flash_attn)
+    speed = score_texts(model_config, left, log, args.batch_tokens)
     scores = [log.scores[key] for key in keys]
     baselines = {row.datapoint_id: score for row, score in zip(rows, scores, strict=True)}
     by_key = {

@@ -107,6 +107,7 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
             Provenance.of_model(
                 config.reference.pretrain,
                 bf16=config.reference.bf16,
+                flash_attn=config.reference.flash_attn,
                 prompt_template_version=PROMPT_TEMPLATE_VERSION,
                 prompt_settings=baseline_map.provenance.prompt_settings,
             )

@@ -31,6 +31,7 @@ PROVENANCE = Provenance(
     model_name="models/a",
     weights_sha256="0" * 64,
     dtype="float32",
+    attention="sdpa",
     prompt_template_version="1",
     prompt_settings={"use_system_role": True, "include_synopsis": True},
 )
@@ -158,6 +159,7 @@ def test_every_difference_in_provenance_is_listed():
         model_name="models/b",
         weights_sha256="1" * 64,
         dtype="bfloat16",
+        attention="flex_attention",
         prompt_template_version="2",
         prompt_settings={"use_system_role": False, "include_synopsis": True},
     )
@@ -166,6 +168,7 @@ def test_every_difference_in_provenance_is_listed():
     for part in (
         "model weights: models/a (sha256 000000000000), here models/b (sha256 111111111111)",
         "dtype: float32, here bfloat16",
+        "attention (--flash_attn): sdpa, here flex_attention",
         "prompt templates: version 1, here 2",
         "use_system_role: True, here False",
     ):

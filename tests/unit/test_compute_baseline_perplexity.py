@@ -239,7 +239,12 @@ def test_a_line_cut_short_does_not_spoil_the_next(tmp_path):
 def test_scores_are_kept_by_all_that_they_depend_on():
     text = GoldText(token_ids=[1, 2, 3], gold_start=1)
     provenance = Provenance(
-        model_name="a", weights_sha256="0", dtype="float32", prompt_template_version="1", prompt_settings={}
+        model_name="a",
+        weights_sha256="0",
+        dtype="float32",
+        attention="sdpa",
+        prompt_template_version="1",
+        prompt_settings={},
     )
     key = score_key(text, provenance)
     assert key == score_key(text, replace(provenance, model_name="b", prompt_template_version="2"))

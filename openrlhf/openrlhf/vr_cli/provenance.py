@@ -26,19 +26,29 @@ class Provenance:
     weights_sha256: str
     dtype: str
     """`float32` or `bfloat16`."""
+    attention: str
+    """`sdpa` or `flex_attention`: in bfloat16 two kernels differ by more than rounding in the last digit, and the first
+    reward tier begins at 0.05 %."""
     prompt_template_version: str
     prompt_settings: dict[str, bool]
     """`use_system_role` and the `include_*` switches."""
 
     @classmethod
     def of_model(
-        cls, model_name: str, *, bf16: bool, prompt_template_version: str, prompt_settings: dict[str, bool]
+        cls,
+        model_name: str,
+        *,
+        bf16: bool,
+        flash_attn: bool,
+        prompt_template_version: str,
+        prompt_settings: dict[str, bool],
     ) -> Provenance:
         """The provenance of what this model computes. Reads all its weights once; see `weights_sha256`."""
         return cls(
             model_name=model_name,
             weights_sha256=weights_sha256(model_name),
             dtype="bfloat16" if bf16 else "float32",
+            attention="flex_attention" if flash_attn else "sdpa",
             prompt_template_version=prompt_template_version,
             prompt_settings=prompt_settings,
         )
@@ -66,6 +76,8 @@ class Provenance:
             lines.append(f"model weights: {_model(self)}, here {_model(other)}")
         if self.dtype != other.dtype:
             lines.append(f"dtype: {self.dtype}, here {other.dtype}")
+        if self.attention != other.attention:
+            lines.append(f"attention (--flash_attn): {self.attention}, here {other.attention}")
         if self.prompt_template_version != other.prompt_template_version:
             lines.append(
                 f"prompt templates: version {self.prompt_template_version}, here {other.prompt_template_version}"
