@@ -7,6 +7,7 @@ batches, and turned into rewards.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -123,7 +124,13 @@ def load_baseline_map(config: TrainConfig) -> BaselineMap:
             "--baseline_ppl_path (not given): the reward needs a baseline map; make one with "
             "compute_baseline_perplexity.py and pass its path (or set BASELINE_PPL_PATH)"
         )
-    return BaselineMap.load(config.reward.baseline_ppl_path)
+    return _read_baseline_map(config.reward.baseline_ppl_path)
+
+
+@functools.cache
+def _read_baseline_map(path: str) -> BaselineMap:
+    """Once a process: the map holds every story, and its prompts, settings and provenance are asked for separately."""
+    return BaselineMap.load(path)
 
 
 def load_prompt_settings(config: TrainConfig) -> PromptSettings:

@@ -91,7 +91,7 @@ def _label(head: str, title: str) -> str:
     return f"{head}: {title}" if title else head
 
 
-def _numbered(match: re.Match[str], kind: Kind, *, needs_name: bool = True) -> Heading | None:
+def _numbered(match: re.Match[str], kind: Kind) -> Heading | None:
     number, title = match["number"], match["title"].strip()
     value = parse_number(number)
     if value is None and not number.lower().endswith("last"):

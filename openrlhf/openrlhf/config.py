@@ -30,7 +30,6 @@ class ModelConfig:
     """Compile the LM head's log-probs (FlexAttention is always compiled)."""
     use_liger_kernel: bool = False
     trust_remote_code: bool = False
-    use_fast_tokenizer: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

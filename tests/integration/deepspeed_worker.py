@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from openrlhf.config import DeepspeedConfig, OptimizerConfig
-from openrlhf.utils.deepspeed import checkpointing
+from openrlhf.utils.deepspeed import checkpointing, collectives, parameters
 from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
 from openrlhf.utils.deepspeed.parameters import full_state_dict
 from openrlhf.utils.utils import get_strategy
@@ -69,14 +69,14 @@ def run_rank(rank: int, world_size: int, port: int, folder: str) -> None:
 def check_collectives(strategy: DeepspeedStrategy) -> dict[str, Any]:
     rank = strategy.rank
     results = {
-        "mean": strategy.all_reduce(float(rank)),
-        "sum": strategy.all_reduce({"b": 1.0, "a": 10.0 * rank}, "sum"),
-        "max": strategy.all_reduce(rank, "max"),
-        "gathered": strategy.all_gather_object({"rank": rank}),
-        "broadcast": strategy.broadcast_object(f"from {rank}"),
+        "mean": collectives.all_reduce(float(rank)),
+        "sum": collectives.all_reduce({"b": 1.0, "a": 10.0 * rank}, "sum"),
+        "max": collectives.all_reduce(rank, "max"),
+        "gathered": collectives.all_gather_object({"rank": rank}),
+        "broadcast": collectives.broadcast_object(f"from {rank}"),
         "draw": random.random(),
     }
-    strategy.barrier()
+    collectives.barrier()
     return results
 
 
@@ -99,7 +99,7 @@ def train_step(strategy: DeepspeedStrategy, engine: Any, step: int) -> dict[str,
         batches = [[token_ids for own in batches for token_ids in own]]
     total = sum(num_labels(token_ids) for own in batches for token_ids in own)
     own = batches[strategy.rank]
-    num_forwards = int(strategy.all_reduce(len(own), "max"))
+    num_forwards = int(collectives.all_reduce(len(own), "max"))
     loss_sum = 0.0
     for index in range(num_forwards):
         if index < len(own):
@@ -112,7 +112,7 @@ def train_step(strategy: DeepspeedStrategy, engine: Any, step: int) -> dict[str,
     learning_rate = engine.get_lr()[0]
     norm = strategy.step(engine)
     return {
-        "loss": strategy.all_reduce(loss_sum),
+        "loss": collectives.all_reduce(loss_sum),
         "gradients": gradients,
         "norm": norm,
         "lr": learning_rate,
@@ -137,7 +137,7 @@ def train_save_resume(strategy: DeepspeedStrategy, name: str, folder: Path) -> d
     steps += [train_step(strategy, engine, step) for step in range(STEPS_BEFORE_SAVE, NUM_STEPS)]
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     strategy.save_hf_model(engine, tokenizer, folder / f"hf_{strategy.world_size}_{name}")
-    buckets = [bucket_shapes(strategy, bucket) for bucket in strategy.named_parameter_buckets(engine.module, 600_000)]
+    buckets = [bucket_shapes(strategy, bucket) for bucket in parameters.named_parameter_buckets(engine.module, 600_000)]
     engine.destroy()
 
     resumed = new_engine(strategy, name, folder)
@@ -155,7 +155,7 @@ def train_save_resume(strategy: DeepspeedStrategy, name: str, folder: Path) -> d
 
 
 def bucket_shapes(strategy: DeepspeedStrategy, bucket: list[tuple[str, nn.Parameter]]) -> dict[str, tuple[int, ...]]:
-    with strategy.gather_params(parameter for _, parameter in bucket):
+    with parameters.gather_params(parameter for _, parameter in bucket):
         return {name: tuple(parameter.shape) for name, parameter in bucket}
 
 
@@ -167,7 +167,7 @@ def bf16_partitioned_load(strategy: DeepspeedStrategy, folder: str) -> dict[str,
     with torch.no_grad():
         loss = nll_sum(engine, step_batches(0)[0][2]).item()
     later = AutoModelForCausalLM.from_pretrained(Path(folder) / "model")
-    unwrapped: Any = strategy.unwrap(engine)
+    unwrapped: Any = getattr(engine, "module", engine)
     return {
         "inv_freq": unwrapped.model.rotary_emb.inv_freq.clone(),
         "partitioned": all(hasattr(parameter, "ds_id") for parameter in model.parameters()),

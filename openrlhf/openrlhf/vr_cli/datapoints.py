@@ -1,7 +1,8 @@
 """Dataset rows: reading and checking them, and what identifies one.
 
 A row is a dict of either kind:
-* NCP: `story_text`, `next_chapter`, `next_chapter_header`, and the optional fields of `OPTIONAL_FIELDS`;
+* NCP: `story_text`, `next_chapter`, `next_chapter_header`, and optionally `chapter_index`, `prior_plot_summary`,
+  `high_level_plot_summary`, `character_sheets`, `next_chapter_synopsis`, `last_n_chapters`, `story_id`;
 * messages: `messages`, a conversation that ends in a user turn and the assistant's gold completion.
 """
 
@@ -19,15 +20,6 @@ Datapoint = dict[str, Any]
 
 SYNOPSIS_TITLE = "Next Chapter Synopsis"
 REQUIRED_FIELDS = ("story_text", "next_chapter", "next_chapter_header")
-OPTIONAL_FIELDS = (
-    "chapter_index",
-    "prior_plot_summary",
-    "high_level_plot_summary",
-    "character_sheets",
-    "next_chapter_synopsis",
-    "last_n_chapters",
-    "story_id",
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,14 +43,13 @@ def token_returns(shaped_reward: float, kl: Tensor, *, kl_coef: float, gamma: fl
     The reward of token t is -kl_coef * kl_t, plus the sample's shaped reward at the last token;
     return_t = reward_t + gamma * return_{t+1}.
     """
-    rewards = -kl_coef * kl
+    rewards = (-kl_coef * kl).tolist()  # plain floats: a loop over tensor elements would cost seconds a step
     rewards[-1] += shaped_reward
-    returns = torch.empty_like(rewards)
-    following = torch.zeros(())
-    for t in reversed(range(rewards.numel())):
-        following = rewards[t] + gamma * following
-        returns[t] = following
-    return returns
+    returns, following = [], 0.0
+    for reward in reversed(rewards):
+        following = reward + gamma * following
+        returns.append(following)
+    return torch.tensor(returns[::-1], dtype=kl.dtype)
 
 
 def whiten(values: Sequence[Tensor], *, count: float, total: float, square_total: float) -> list[Tensor]:

@@ -17,7 +17,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from openrlhf.config import TrainConfig
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.shared_prefix import SharedPrefixBatch
-from openrlhf.utils.devices import peak_memory_gib
 from openrlhf.utils.logging import quiet_libraries
 from openrlhf.utils.utils import get_strategy
 
@@ -62,9 +61,6 @@ class ReferenceModelRayActor(BasePPORole):
     def forward(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> torch.Tensor:
         """fp32 CPU log-probs (L,) of the batch's labels."""
         return self.actor(batch, temperature).cpu()
-
-    def peak_memory_gib(self) -> float:
-        return peak_memory_gib()
 
 
 class PPORayActorGroup:

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from openrlhf.config import DeepspeedConfig, OptimizerConfig
-from openrlhf.utils.deepspeed import checkpointing, collectives
+from openrlhf.utils.deepspeed import checkpointing
 from openrlhf.utils.deepspeed.config import inference_config, training_config
 from openrlhf.utils.deepspeed.library import import_deepspeed, partitioned_loading
 from openrlhf.utils.deepspeed.optimizer import build_optimizer, build_scheduler
-from openrlhf.utils.deepspeed.parameters import gather_params, named_parameter_buckets, restore_rotary_buffers
+from openrlhf.utils.deepspeed.parameters import restore_rotary_buffers
 from openrlhf.utils.devices import current_device, dist_backend, set_device
 from openrlhf.utils.rng import set_seed
 
@@ -68,11 +68,6 @@ class DeepspeedStrategy:
 
     def is_rank_0(self) -> bool:
         return self.rank == 0
-
-    all_reduce = staticmethod(collectives.all_reduce)
-    all_gather_object = staticmethod(collectives.all_gather_object)
-    broadcast_object = staticmethod(collectives.broadcast_object)
-    barrier = staticmethod(collectives.barrier)
 
     # Models
 
@@ -138,16 +133,6 @@ class DeepspeedStrategy:
             norm = float(torch.nn.utils.get_total_norm([p.grad for p in engine.parameters() if p.grad is not None]))
         engine.step()
         return float(engine.get_global_grad_norm()) if norm is None else norm
-
-    # Weights
-
-    @staticmethod
-    def unwrap(engine: nn.Module) -> nn.Module:
-        """The Hugging Face model inside an engine, or the model itself."""
-        return getattr(engine, "module", engine)
-
-    gather_params = staticmethod(gather_params)
-    named_parameter_buckets = staticmethod(named_parameter_buckets)
 
     # Saving
 
