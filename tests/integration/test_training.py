@@ -188,7 +188,7 @@ class EarlyAlphabetActor(ActorModelRayActor):
 
 def test_it_learns(world: Path, tmp_path: Path):
     """The mean reward of a random model is near 1/2; a few steps of GRPO bring it near 1."""
-    changes = {"num_episodes": 15, "rollout_batch_size": 3, "n_samples_per_prompt": 8, "train_batch_size": 12}
+    changes = {"num_episodes": 30, "rollout_batch_size": 3, "n_samples_per_prompt": 8, "train_batch_size": 12}
     argv = arguments(world, tmp_path, eval_steps=None, actor_learning_rate=5e-3, init_kl_coef=0, **changes)
     run_in_process([flag for flag in argv if flag != "--use_kl_loss"], EarlyAlphabetActor)
     rewards = [row["reward"] for row in metrics_rows(tmp_path, "train")]
