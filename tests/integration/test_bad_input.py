@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import ray
-from tiny_run import arguments, make_world
+from support.tiny_run import arguments, make_world
 
 import train_ncp
 from openrlhf.cli import train_ppo_ray

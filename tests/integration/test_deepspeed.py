@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
-from deepspeed_worker import (
+from support.deepspeed_worker import (
     CONFIGS,
     MAX_NORM,
     NUM_STEPS,

@@ -16,7 +16,7 @@ import pytest
 
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main as write_annotations
-from tests.integration.fake_openai_server import FakeServer
+from support.fake_openai_server import FakeServer
 from tests.integration.test_setup_data_trouble import make_books
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def books(tmp_path: Path) -> Path:
 def fake_vllm(tmp_path: Path) -> Path:
     """An interpreter that is python, but whose `vllm serve` is the fake server."""
     path = tmp_path / "python"
-    fake = "-m tests.integration.fake_openai_server"
+    fake = "-m tests.support.fake_openai_server"
     path.write_text(
         f'#!/usr/bin/env bash\nif [[ $2 == *.vllm_cli ]]; then shift 2; exec "{sys.executable}" {fake} "$@"; fi\n'
         f'exec "{sys.executable}" "$@"\n'

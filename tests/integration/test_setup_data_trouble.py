@@ -19,7 +19,7 @@ from setup_data.annotations import check_against_book, read_annotations
 from setup_data.book import Book, Chapter, read_book, write_book
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main
-from tests.integration.fake_openai_server import ANSWER_FAULTS, SERVER_FAULTS, FakeServer, random_faults
+from support.fake_openai_server import ANSWER_FAULTS, SERVER_FAULTS, FakeServer, random_faults
 
 ROOT = Path(__file__).resolve().parents[2]
 

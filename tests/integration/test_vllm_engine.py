@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 import torch
-from engine_cluster import (
+from support.engine_cluster import (
     CONFIG,
     GREEDY,
     PROMPT,

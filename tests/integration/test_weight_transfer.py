@@ -11,7 +11,7 @@ import pytest
 import ray
 import torch
 import torch.distributed as dist
-from engine_cluster import (
+from support.engine_cluster import (
     GREEDY,
     PROMPT,
     create_engines,
@@ -21,7 +21,7 @@ from engine_cluster import (
     tiny_qwen2,
     wait_until_started,
 )
-from engine_cluster import trainer_greedy_tokens as expected_tokens
+from support.engine_cluster import trainer_greedy_tokens as expected_tokens
 from torch import Tensor
 from transformers import PreTrainedModel
 

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import chat_tokenizers as chat
+import support.chat_tokenizers as chat
 import pytest
 
 import prompt_utils

@@ -16,7 +16,7 @@ from setup_data.compile_dataset import build_row, main, read_sources
 from setup_data.splits import assign_splits, read_splits
 from setup_rl_data import Filters, read_dataset
 
-SAMPLE = Path(__file__).resolve().parents[2] / "setup_data" / "sample"
+SAMPLE = Path(__file__).resolve().parents[3] / "setup_data" / "sample"
 FILES = ("splits.json", *(f"story_dataset_{split}.jsonl" for split in ("train", "val", "test")))
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from chat_tokenizers import CHATML, make_tokenizer
+from support.chat_tokenizers import CHATML, make_tokenizer
 
 from openrlhf.config import DataConfig
 from openrlhf.datasets import blending_datasets, load_prompts

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import chat_tokenizers as chat
+import support.chat_tokenizers as chat
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM

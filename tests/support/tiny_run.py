@@ -147,7 +147,9 @@ def arguments(world: Path, output: Path, **changes: Any) -> list[str]:
 def run_in_process(argv: list[str], actor_class: Any) -> TrainConfig:
     """Trains in this process's own Ray cluster."""
     # Ray's workers import the test modules by name.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(REPO)])
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        str(REPO / folder) for folder in ("tests/integration", "tests", "openrlhf", ".")
+    )
     args = parse_args(argv)
     config = to_config(args)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import chat_tokenizers as chat
+import support.chat_tokenizers as chat
 import pytest
 
 from openrlhf.vr_cli.gold_span import tokenize_prompt, tokenize_with_gold

@@ -15,7 +15,7 @@ from openrlhf.cli.flags import build_parser, parse_args, to_config
 from openrlhf.cli.unsupported import UNSUPPORTED
 from openrlhf.cli.validate import validate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # OpenRLHF 0.6.1.post1: name, type (None: a switch), default.
 UPSTREAM: tuple[tuple[str, Any, Any], ...] = (
