@@ -16,9 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from openrlhf.config import DeepspeedConfig, OptimizerConfig
 from openrlhf.utils.deepspeed import checkpointing, collectives, parameters
-from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
 from openrlhf.utils.deepspeed.parameters import full_state_dict
-from openrlhf.utils.utils import get_strategy
+from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy, get_strategy
 
 MAX_NORM = 0.5
 CONFIGS = {f"zero{stage}": DeepspeedConfig(zero_stage=stage, max_norm=MAX_NORM) for stage in (0, 1, 2, 3)}

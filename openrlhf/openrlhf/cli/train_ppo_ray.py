@@ -28,7 +28,7 @@ from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
 from openrlhf.utils.devices import num_gpus
 from openrlhf.utils.logging import init_logger, quiet_libraries
-from openrlhf.utils.utils import get_tokenizer
+from openrlhf.utils.tokenizer import get_tokenizer
 
 logger = init_logger(__name__)
 

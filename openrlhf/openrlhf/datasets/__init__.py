@@ -1,7 +1,13 @@
 """Prompt datasets, and the order in which training takes them."""
 
-from openrlhf.datasets.blending import blending_datasets
-from openrlhf.datasets.prompts_dataset import PromptDataset, load_prompts
-from openrlhf.datasets.sampler import RolloutSchedule
+from openrlhf.utils.lazy_import import lazy_exports
 
-__all__ = ["PromptDataset", "RolloutSchedule", "blending_datasets", "load_prompts"]
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "PromptDataset": "openrlhf.datasets.prompts_dataset",
+        "RolloutSchedule": "openrlhf.datasets.sampler",
+        "blending_datasets": "openrlhf.datasets.blending",
+        "load_prompts": "openrlhf.datasets.prompts_dataset",
+    },
+)

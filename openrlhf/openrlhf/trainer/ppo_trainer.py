@@ -19,7 +19,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import TrainConfig
-from openrlhf.datasets import PromptDataset, RolloutSchedule
+from openrlhf.datasets.prompts_dataset import PromptDataset
+from openrlhf.datasets.sampler import RolloutSchedule
 from openrlhf.models.actor import Actor
 from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, ScoredSamples, add_reward_metrics
@@ -30,7 +31,7 @@ from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt
 from openrlhf.trainer.tracking import MetricsLogger
 from openrlhf.utils.deepspeed.collectives import all_gather_object, all_reduce
-from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
+from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.devices import current_device, peak_memory_gib
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.progress import progress_bar

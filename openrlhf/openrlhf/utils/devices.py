@@ -51,12 +51,6 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def empty_cache() -> None:
-    """Returns unused cached GPU memory."""
-    if device_type() == "cuda":
-        torch.cuda.empty_cache()
-
-
 def peak_memory_gib() -> float:
     """Peak memory of this process so far in GiB: allocated on its GPU, or resident where there is none."""
     if device_type() == "cuda":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import warnings
 
 ROOT_NAME = "openrlhf"
@@ -17,7 +16,7 @@ NOISY_LIBRARIES = ("DeepSpeed", "transformers", "accelerate", "torch.distributed
 def log_level() -> int:
     """The level asked for by `OPENRLHF_LOG_LEVEL`, INFO unless set. Raises ValueError for an unknown name."""
     name = os.environ.get("OPENRLHF_LOG_LEVEL", "INFO").upper()
-    levels = logging.getLevelNamesMapping() if sys.version_info >= (3, 11) else logging._nameToLevel
+    levels = logging.getLevelNamesMapping()
     if name not in levels:
         raise ValueError(f"OPENRLHF_LOG_LEVEL={name!r} is not a log level; use DEBUG, INFO, WARNING or ERROR")
     return levels[name]

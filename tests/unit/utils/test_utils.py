@@ -24,7 +24,7 @@ from openrlhf.utils.deepspeed.optimizer import build_scheduler, lr_factor, param
 from openrlhf.utils.deepspeed.parameters import named_parameter_buckets, restore_rotary_buffers
 from openrlhf.utils.logging import init_logger, quiet_libraries
 from openrlhf.utils.rng import rng_state, set_rng_state, set_seed
-from openrlhf.utils.utils import get_tokenizer
+from openrlhf.utils.tokenizer import get_tokenizer
 
 
 def names(folder: Path) -> list[str]:

@@ -17,8 +17,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from openrlhf.config import TrainConfig
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.shared_prefix import SharedPrefixBatch
+from openrlhf.utils.deepspeed.strategy import get_strategy
 from openrlhf.utils.logging import quiet_libraries
-from openrlhf.utils.utils import get_strategy
 
 DISTRIBUTED_TIMEOUT = timedelta(minutes=60)
 PLACEMENT_TIMEOUT_S = 60

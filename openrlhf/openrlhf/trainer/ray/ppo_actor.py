@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import TrainConfig
-from openrlhf.datasets import PromptDataset, RolloutSchedule, load_prompts
-from openrlhf.datasets.prompts_dataset import ResolveDatapoint
+from openrlhf.datasets.prompts_dataset import PromptDataset, ResolveDatapoint, load_prompts
+from openrlhf.datasets.sampler import RolloutSchedule
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.logprobs import unwrap
 from openrlhf.trainer.plot import plot_metrics
@@ -26,10 +26,10 @@ from openrlhf.trainer.ray.launcher import BasePPORole
 from openrlhf.trainer.ray.weight_transfer import WeightSender
 from openrlhf.trainer.tracking import MetricsLogger
 from openrlhf.utils.deepspeed.collectives import barrier
-from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
 from openrlhf.utils.deepspeed.parameters import gather_params, named_parameter_buckets
+from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.logging import init_logger
-from openrlhf.utils.utils import get_tokenizer
+from openrlhf.utils.tokenizer import get_tokenizer
 
 logger = init_logger(__name__)
 

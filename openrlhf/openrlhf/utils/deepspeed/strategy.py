@@ -1,0 +1,148 @@
+"""DeepSpeed as the trainer sees it: one `DeepspeedStrategy` per process, one process per rank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from openrlhf.config import DeepspeedConfig, OptimizerConfig
+from openrlhf.utils.deepspeed import checkpointing
+from openrlhf.utils.deepspeed.config import inference_config, training_config
+from openrlhf.utils.deepspeed.library import import_deepspeed, partitioned_loading
+from openrlhf.utils.deepspeed.optimizer import build_optimizer, build_scheduler
+from openrlhf.utils.deepspeed.parameters import restore_rotary_buffers
+from openrlhf.utils.devices import current_device, dist_backend, set_device
+from openrlhf.utils.rng import set_seed
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+Engine = Any
+"""A `deepspeed.DeepSpeedEngine`; not imported here, because importing DeepSpeed takes seconds."""
+
+ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+class DeepspeedStrategy:
+    """Process group, model engines, optimizer steps and checkpoints of one rank.
+
+    Everything that says "collective" has to be called by every rank, in the same order.
+    """
+
+    def __init__(self, *, seed: int = 42) -> None:
+        self.seed = seed
+
+    # Process group
+
+    def setup_distributed(self, timeout: timedelta = timedelta(minutes=30)) -> None:
+        """Joins the process group that MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE and LOCAL_RANK describe.
+
+        A collective waits at most `timeout` for a missing rank. Seeds the generators with `seed + rank`, so that ranks
+        draw different numbers; what must be equal on all ranks (data order) needs a generator of its own.
+
+        Raises:
+            ValueError: one of those variables is missing, or LOCAL_RANK has no GPU.
+        """
+        missing = [name for name in ENVIRONMENT if name not in os.environ]
+        if missing:
+            raise ValueError(f"set {', '.join(missing)} in the environment of every rank before setup_distributed()")
+        set_device(int(os.environ["LOCAL_RANK"]))
+        import_deepspeed().init_distributed(dist_backend(), auto_mpi_discovery=False, timeout=timeout)
+        set_seed(self.seed + self.rank)
+        if not self.is_rank_0():
+            from transformers.utils import logging as transformers_logging
+
+            transformers_logging.disable_progress_bar()
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def world_size(self) -> int:
+        return dist.get_world_size()
+
+    def is_rank_0(self) -> bool:
+        return self.rank == 0
+
+    # Models
+
+    def load_model(self, load: Callable[[], ModelT], deepspeed: DeepspeedConfig) -> ModelT:
+        """Calls `load`, which builds a transformers model; under ZeRO-3 partitioned from the start. Collective."""
+        if deepspeed.zero_stage < 3:
+            return load()
+        with partitioned_loading(inference_config(deepspeed, world_size=self.world_size)):
+            model = load()
+        restore_rotary_buffers(model)
+        return model
+
+    def prepare_train(
+        self, model: nn.Module, *, deepspeed: DeepspeedConfig, optimizer: OptimizerConfig, num_optimizer_steps: int
+    ) -> Engine:
+        """Wraps a model from `load_model` for training: AdamW, cosine schedule, clipping, ZeRO. Collective.
+
+        Call the engine, not the module inside it: its forward is what ZeRO hooks into.
+        """
+        adamw = build_optimizer(model, optimizer, offload=deepspeed.adam_offload)
+        engine, *_ = import_deepspeed().initialize(
+            model=model,
+            optimizer=adamw,
+            lr_scheduler=lambda basic: build_scheduler(basic, optimizer, num_steps=num_optimizer_steps),
+            config=training_config(deepspeed, world_size=self.world_size),
+            dist_init_required=False,
+        )
+        return engine
+
+    def prepare_eval(self, model: nn.Module, *, deepspeed: DeepspeedConfig) -> nn.Module:
+        """A model from `load_model` that only runs forward: a ZeRO-3 engine, or below ZeRO-3 the module on its device.
+
+        Collective.
+        """
+        model.requires_grad_(False)
+        if deepspeed.zero_stage < 3:
+            return model.to(current_device()).eval()
+        engine, *_ = import_deepspeed().initialize(
+            model=model, config=inference_config(deepspeed, world_size=self.world_size), dist_init_required=False
+        )
+        engine.eval()  # returns nothing
+        return engine
+
+    # Optimizer steps
+
+    def backward(self, engine: Engine, loss: Tensor, *, is_last: bool) -> None:
+        """Adds one micro-batch's gradients; `is_last` marks the last before `step`. Collective.
+
+        The optimizer step is taken on the sum over micro-batches and the mean over ranks of the losses given here, so
+        scale them such that this is the batch's loss. Every rank needs the same number of micro-batches; one that has
+        too few runs forwards on any tokens and passes `0 * output.sum()`.
+        """
+        engine.set_gradient_accumulation_boundary(is_last)
+        engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, engine: Engine) -> float:
+        """Clips, takes the optimizer and scheduler step, clears gradients. Collective.
+
+        Returns the L2 norm of the whole batch's gradient, over all parameters of all ranks, before clipping.
+        """
+        norm = None
+        if isinstance(engine.optimizer, torch.optim.Optimizer):  # fp32 at stage 0: DeepSpeed keeps no norm
+            norm = float(torch.nn.utils.get_total_norm([p.grad for p in engine.parameters() if p.grad is not None]))
+        engine.step()
+        return float(engine.get_global_grad_norm()) if norm is None else norm
+
+    # Saving
+
+    save_checkpoint = staticmethod(checkpointing.save_checkpoint)
+    load_checkpoint = staticmethod(checkpointing.load_checkpoint)
+    save_hf_model = staticmethod(checkpointing.save_hf_model)
+
+
+def get_strategy(*, seed: int, timeout: timedelta = timedelta(minutes=30)) -> DeepspeedStrategy:
+    """A strategy that has joined the process group of the environment (see `DeepspeedStrategy.setup_distributed`)."""
+    strategy = DeepspeedStrategy(seed=seed)
+    strategy.setup_distributed(timeout)
+    return strategy
