@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_run import arguments, command, make_world, metrics_rows, quiet_environment, run_in_process, without_times
+from support.tiny_run import (
+    arguments,
+    command,
+    make_world,
+    metrics_rows,
+    quiet_environment,
+    run_in_process,
+    without_times,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker

@@ -7,8 +7,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import support.chat_tokenizers as chat
 import pytest
+import support.chat_tokenizers as chat
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 

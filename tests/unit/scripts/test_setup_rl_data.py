@@ -9,8 +9,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import support.chat_tokenizers as chat
 import pytest
+import support.chat_tokenizers as chat
 
 import prompt_utils
 import setup_rl_data
