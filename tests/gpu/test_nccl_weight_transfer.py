@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import ray
 import torch
-from support.engine_cluster import PROMPT, generate, local_ray, tiny_qwen2, wait_until_started
 
 from openrlhf.config import EngineConfig, SamplingConfig
 from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
 from openrlhf.trainer.ray.weight_transfer import WeightSender
+from support.engine_cluster import PROMPT, generate, local_ray, tiny_qwen2, wait_until_started
 
 pytestmark = pytest.mark.gpu
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import ray
-from support.tiny_run import arguments, make_world
 
 import train_ncp
 from openrlhf.cli import train_ppo_ray
+from support.tiny_run import arguments, make_world
 
 
 @pytest.fixture(scope="module")

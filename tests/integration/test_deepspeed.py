@@ -13,6 +13,13 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from openrlhf.utils.checkpoints import newest_checkpoint
+from openrlhf.utils.deepspeed.optimizer import lr_factor, parameter_groups
 from support.deepspeed_worker import (
     CONFIGS,
     MAX_NORM,
@@ -25,13 +32,6 @@ from support.deepspeed_worker import (
     run_rank,
     step_batches,
 )
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-from openrlhf.utils.checkpoints import newest_checkpoint
-from openrlhf.utils.deepspeed.optimizer import lr_factor, parameter_groups
 
 WORLD_SIZES = (1, 2)
 

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support.fake_openai_server import FakeServer
 
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main as write_annotations
+from support.fake_openai_server import FakeServer
 from tests.integration.test_setup_data_trouble import make_books
 
 ROOT = Path(__file__).resolve().parents[2]

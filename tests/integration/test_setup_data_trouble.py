@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support.fake_openai_server import ANSWER_FAULTS, SERVER_FAULTS, FakeServer, random_faults
 
 from setup_data import writing_client, writing_steps
 from setup_data.annotations import check_against_book, read_annotations
 from setup_data.book import Book, Chapter, read_book, write_book
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main
+from support.fake_openai_server import ANSWER_FAULTS, SERVER_FAULTS, FakeServer, random_faults
 
 ROOT = Path(__file__).resolve().parents[2]
 

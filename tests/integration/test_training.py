@@ -12,6 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.samples import Experience, Rewards, Samples
+from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
+from openrlhf.vr_cli.baseline_map import BaselineMap
+from prompt_utils import build_baseline_messages, build_planned_messages, extract_plan
+from ray_utils import CustomStoryBasedActorModelRayActor, StoryBasedRemoteExperienceMaker
 from support.tiny_run import (
     arguments,
     command,
@@ -21,14 +29,6 @@ from support.tiny_run import (
     run_in_process,
     without_times,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
-from openrlhf.trainer.ppo_utils.samples import Experience, Rewards, Samples
-from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
-from openrlhf.vr_cli.baseline_map import BaselineMap
-from prompt_utils import build_baseline_messages, build_planned_messages, extract_plan
-from ray_utils import CustomStoryBasedActorModelRayActor, StoryBasedRemoteExperienceMaker
 
 # Two episodes of three prompts, two a step: steps of 2, 1, 2 and 1 prompts.
 NUM_STEPS = 4

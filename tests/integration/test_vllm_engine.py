@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import ray
 import torch
+from transformers import PreTrainedModel
+
+from openrlhf.config import SamplingConfig
+from openrlhf.trainer.ray.vllm_api import spread_seed
 from support.engine_cluster import (
     CONFIG,
     GREEDY,
@@ -23,10 +27,6 @@ from support.engine_cluster import (
     trainer_greedy_tokens,
     wait_until_started,
 )
-from transformers import PreTrainedModel
-
-from openrlhf.config import SamplingConfig
-from openrlhf.trainer.ray.vllm_api import spread_seed
 
 SAMPLING = SamplingConfig(n=3, temperature=0.7, max_tokens=16)
 

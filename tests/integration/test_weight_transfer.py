@@ -11,6 +11,11 @@ import pytest
 import ray
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from openrlhf.config import SamplingConfig
+from openrlhf.trainer.ray.weight_transfer import WeightSender, make_buckets, unpack_bucket
 from support.engine_cluster import (
     GREEDY,
     PROMPT,
@@ -22,11 +27,6 @@ from support.engine_cluster import (
     wait_until_started,
 )
 from support.engine_cluster import trainer_greedy_tokens as expected_tokens
-from torch import Tensor
-from transformers import PreTrainedModel
-
-from openrlhf.config import SamplingConfig
-from openrlhf.trainer.ray.weight_transfer import WeightSender, make_buckets, unpack_bucket
 
 SMALL_BUCKET_BYTES = 100_000  # The 256 KiB embedding goes alone, layers are cut across buckets.
 

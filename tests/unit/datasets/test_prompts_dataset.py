@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from support.chat_tokenizers import CHATML, make_tokenizer
 
 from openrlhf.config import DataConfig
 from openrlhf.datasets import blending_datasets, load_prompts
+from support.chat_tokenizers import CHATML, make_tokenizer
 
 TOKENIZER = make_tokenizer(CHATML)
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import support.chat_tokenizers as chat
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import compute_baseline_perplexity
 import setup_rl_data
+import support.chat_tokenizers as chat
 from openrlhf.vr_cli.baseline_map import BaselineMap
 from openrlhf.vr_cli.gold_span import GoldText, tokenize_with_gold
 from openrlhf.vr_cli.perplexity import Likelihood

@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import support.chat_tokenizers as chat
 
 import prompt_utils
 import setup_rl_data
+import support.chat_tokenizers as chat
 from prompt_utils import PromptSettings, build_reasoning_messages
 from setup_rl_data import Filters
 
