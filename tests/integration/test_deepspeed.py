@@ -200,6 +200,29 @@ def test_eval_engines_give_plain_logits(ranks):
             torch.testing.assert_close(rank["eval"][name], rank["eval"]["plain"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("stage", ["zero0", "zero2", "zero3"])
+@pytest.mark.parametrize("kind", ["on", "reentrant"])
+def test_gradient_checkpointing_recomputes_and_changes_nothing(stage, kind, ranks):
+    """Two layers: each MLP runs once forward, and once more in the backward pass only where it is checkpointed."""
+    for rank in ranks:
+        uses = rank["checkpointing"]
+        assert uses[stage, "off"]["mlp_forwards"] == 2
+        assert uses[stage, kind]["mlp_forwards"] == 4
+        assert_close(uses[stage, kind]["gradients"], uses[stage, "off"]["gradients"], 1e-6)
+
+
+@pytest.mark.parametrize("stage", ["zero0", "zero2", "zero3"])
+@pytest.mark.parametrize("kind", ["on", "reentrant"])
+def test_gradient_checkpointing_bounds_the_saved_activations(stage, kind, ranks):
+    """28 packed tokens of 64 dimensions: kept are the inputs of two layers, of the final norm and of the head, and what
+    all layers share (angles, mask, ids), together below six hidden states. One MLP alone would keep 3 x 28 x 2048."""
+    hidden_state = 28 * 64
+    for rank in ranks:
+        uses = rank["checkpointing"]
+        assert uses[stage, kind]["saved_elements"] < 6 * hidden_state
+        assert uses[stage, "off"]["saved_elements"] > 2 * 3 * 28 * 2048
+
+
 def test_collectives(ranks):
     n = len(ranks)
     for rank in ranks:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from support.activation_meter import measure_training_pass
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from openrlhf.config import DeepspeedConfig, OptimizerConfig
+from openrlhf.config import DeepspeedConfig, ModelConfig, OptimizerConfig
+from openrlhf.models.actor import load_causal_lm
+from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.deepspeed import checkpointing, collectives, parameters
 from openrlhf.utils.deepspeed.parameters import full_state_dict
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy, get_strategy
@@ -61,6 +66,7 @@ def run_rank(rank: int, world_size: int, port: int, folder: str) -> None:
         results[name] = train_save_resume(strategy, name, Path(folder))
     results["rotary"] = bf16_partitioned_load(strategy, folder)
     results["eval"] = eval_logits(strategy, folder)
+    results["checkpointing"] = checkpointing_use(strategy, folder)
     torch.save(results, Path(folder) / f"results_{world_size}_{rank}.pt")
     die_before_marker(strategy, Path(folder))
 
@@ -189,6 +195,31 @@ def eval_logits(strategy: DeepspeedStrategy, folder: str) -> dict[str, Tensor]:
         with torch.no_grad():
             logits[name] = model(input_ids=token_ids).logits
     return logits
+
+
+def checkpointing_use(strategy: DeepspeedStrategy, folder: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """By ZeRO stage and kind of gradient checkpointing: what one training pass recomputes and keeps, its gradients."""
+    prefix = list(range(1, 9))
+    sequences = [LabeledSequence(token_ids=[*prefix, *range(20, 30)], label_start=8 + start) for start in (0, 2)]
+    (batch,) = pack_shared_prefix(sequences, max_tokens=100)
+    kinds = {
+        "off": ModelConfig(pretrain=f"{folder}/model"),
+        "on": ModelConfig(pretrain=f"{folder}/model", gradient_checkpointing=True),
+        "reentrant": ModelConfig(
+            pretrain=f"{folder}/model", gradient_checkpointing=True, gradient_checkpointing_use_reentrant=True
+        ),
+    }
+    uses: dict[tuple[str, str], dict[str, Any]] = {}
+    for stage in ("zero0", "zero2", "zero3"):
+        for kind, config in kinds.items():
+            model = strategy.load_model(partial(load_causal_lm, config), CONFIGS[stage])
+            engine = strategy.prepare_train(
+                model, deepspeed=CONFIGS[stage], optimizer=OPTIMIZER, num_optimizer_steps=NUM_STEPS
+            )
+            use = measure_training_pass(strategy, engine, batch)
+            uses[stage, kind] = {**asdict(use), "gradients": full_gradients(engine)}
+            engine.destroy()
+    return uses
 
 
 def die_before_marker(strategy: DeepspeedStrategy, folder: Path) -> None:

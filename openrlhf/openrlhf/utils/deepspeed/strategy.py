@@ -85,7 +85,8 @@ class DeepspeedStrategy:
     ) -> Engine:
         """Wraps a model from `load_model` for training: AdamW, cosine schedule, clipping, ZeRO. Collective.
 
-        Call the engine, not the module inside it: its forward is what ZeRO hooks into.
+        Call the engine, not the module inside it: its forward is what ZeRO hooks into. The engine is in training mode:
+        transformers checkpoints activations in no other, and `from_pretrained` leaves a model in evaluation mode.
         """
         adamw = build_optimizer(model, optimizer, offload=deepspeed.adam_offload)
         engine, *_ = import_deepspeed().initialize(
@@ -95,6 +96,7 @@ class DeepspeedStrategy:
             config=training_config(deepspeed, world_size=self.world_size),
             dist_init_required=False,
         )
+        engine.train()  # returns nothing
         return engine
 
     def prepare_eval(self, model: nn.Module, *, deepspeed: DeepspeedConfig) -> nn.Module:
