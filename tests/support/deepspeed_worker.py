@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from support.activation_meter import measure_training_pass
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -23,6 +22,7 @@ from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.deepspeed import checkpointing, collectives, parameters
 from openrlhf.utils.deepspeed.parameters import full_state_dict
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy, get_strategy
+from support.activation_meter import measure_training_pass
 
 MAX_NORM = 0.5
 CONFIGS = {f"zero{stage}": DeepspeedConfig(zero_stage=stage, max_norm=MAX_NORM) for stage in (0, 1, 2, 3)}
