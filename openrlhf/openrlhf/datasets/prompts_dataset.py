@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import DataConfig
 from openrlhf.datasets.blending import SourcedRow, blending_datasets
-from openrlhf.trainer.ppo_utils.samples import Prompt
+from openrlhf.datasets.prompt import Prompt
 from openrlhf.vr_cli.gold_span import tokenize_prompt
 
 MAX_PROBLEMS_SHOWN = 10

@@ -6,26 +6,13 @@ A *group* is all samples of one prompt; G is its size, R a response's length in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
+from openrlhf.datasets.prompt import Prompt
 from openrlhf.models.shared_prefix import LabeledSequence
 
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """One prompt as the policy sees it, with the datapoint that its reward is computed from."""
-
-    index: int
-    """Position in its dataset: stable over epochs and ranks."""
-    text: str
-    """What the user asked, before the chat template."""
-    token_ids: list[int]
-    """With the chat template and the generation prompt."""
-    datapoint: dict[str, Any] = field(default_factory=dict)
-    """Plain data that the reward may need; for VR-CLI the row of the baseline map."""
-    datapoint_id: str | None = None
+__all__ = ["Completion", "Experience", "Prompt", "Rewards", "Samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
