@@ -32,8 +32,9 @@ from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.logprobs import shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
+from openrlhf.utils.jsonl import read_jsonl
 from openrlhf.vr_cli.baseline_map import BaselineMap, with_baseline
-from openrlhf.vr_cli.datapoints import Row, index_by_key, read_jsonl
+from openrlhf.vr_cli.datapoints import Row, index_by_key
 from openrlhf.vr_cli.gold_span import GoldText, tokenize_with_gold
 from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihoods
 from openrlhf.vr_cli.provenance import Provenance

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrlhf.vr_cli.datapoints import read_jsonl
+from openrlhf.utils.jsonl import read_jsonl
 
 # `datasets` calls the split of `val.jsonl` "validation".
 SPLIT_FILES = {"validation": ("validation.jsonl", "val.jsonl"), "val": ("val.jsonl", "validation.jsonl")}

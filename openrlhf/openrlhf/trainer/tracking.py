@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from openrlhf.config import TrackingConfig
 from openrlhf.utils.atomic_io import atomic_write
+from openrlhf.utils.jsonl import read_jsonl
 from openrlhf.utils.logging import init_logger
 
 logger = init_logger(__name__)
@@ -144,18 +145,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a metrics file. A last line that a crash cut short is left out.
 
     Raises:
-        ValueError: a broken line before the last, named by file and line.
+        UserError: a broken line before the last, named by file and line.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}:{number}: not JSON ({error}); remove the line") from None
-            logger.warning("%s:%d was cut short and is left out", path, number)
-    return rows
+    return [row for _, row in read_jsonl(path, may_be_torn=True)]
 
 
 def drop_metrics_after(path: Path, step: int) -> None:

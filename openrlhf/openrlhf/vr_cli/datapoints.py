@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from openrlhf.utils.jsonl import read_jsonl
 
 Datapoint = dict[str, Any]
 
@@ -54,33 +56,6 @@ def read_rows(path: Path) -> list[Row]:
             raise ValueError(f"{path}:{number}: {error}") from None
         rows.append(Row(path=path, line=number, datapoint=value))
     return rows
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields (line number from 1, parsed value) of each non-blank line.
-
-    Raises:
-        ValueError: naming file and line, where a line is not JSON in UTF-8 with whole characters.
-    """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    yield number, _parse(line)
-                except ValueError as error:
-                    raise ValueError(f"{path}:{number}: not valid {error}; fix or remove the line") from None
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        value = json.loads(line)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both
-        raise ValueError(f"JSON ({error})") from None
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:  # an escaped half of a surrogate pair, which no tokenizer takes
-        raise ValueError(f"text ({error.reason})") from None
-    return value
 
 
 def check_datapoint(datapoint: Any) -> None:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from openrlhf.errors import UserError
+from openrlhf.utils.jsonl import cut_torn_line, read_jsonl
 from openrlhf.vr_cli.gold_span import GoldText
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.provenance import Provenance
@@ -42,14 +44,10 @@ class ScoreLog:
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
-        complete = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(complete.splitlines(), start=1):
+        cut_torn_line(self.path)
+        for number, entry in read_jsonl(self.path):
             try:
-                entry = json.loads(line)
                 score = Likelihood(nll_sum=entry["nll_sum"], num_tokens=entry["num_tokens"])
                 self.scores[entry["key"]] = score
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{self.path}:{number}: damaged ({error}); delete the file to start afresh") from None
-        if len(complete) < len(content):
-            os.truncate(self.path, len(complete))  # the next line must not continue the broken one
+                raise UserError(f"{self.path}:{number}: damaged ({error}); delete the file to start afresh") from None

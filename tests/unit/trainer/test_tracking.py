@@ -92,7 +92,7 @@ def test_nan_and_infinity_are_null(tmp_path: Path) -> None:
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nbroken\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not JSON"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not valid JSON"):
         read_metrics(tmp_path / "metrics.jsonl")
 
 
