@@ -25,9 +25,10 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from openrlhf.datasets.chat import tokenize_prompt
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.vr_cli.datapoints import Row, check_unique_ids, gold_text, is_messages_row, read_rows
-from openrlhf.vr_cli.gold_span import tokenize_prompt, tokenize_with_gold
+from openrlhf.vr_cli.gold_span import tokenize_with_gold
 from prompt_utils import (
     PromptSettings,
     add_prompt_arguments,

@@ -54,12 +54,7 @@ def package_files(layer: str) -> list[Path]:
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [module]
 
 
-DATASETS_CLIMB = pytest.mark.xfail(strict=True, reason="datasets/ imports Prompt, JSONL and chat rendering from above")
-
-
-@pytest.mark.parametrize(
-    "layer", [pytest.param(layer, marks=DATASETS_CLIMB if layer == "datasets" else ()) for layer in [*ALLOWED, *LEAVES]]
-)
+@pytest.mark.parametrize("layer", [*ALLOWED, *LEAVES])
 def test_no_import_climbs(layer: str):
     allowed = ALLOWED.get(layer, set()) | LEAVES | {layer}
     climbing = {

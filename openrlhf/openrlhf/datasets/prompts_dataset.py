@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import DataConfig
 from openrlhf.datasets.blending import SourcedRow, blending_datasets
+from openrlhf.datasets.chat import tokenize_prompt
 from openrlhf.datasets.prompt import Prompt
-from openrlhf.vr_cli.gold_span import tokenize_prompt
 
 MAX_PROBLEMS_SHOWN = 10
 

@@ -6,17 +6,14 @@ everything after it is the gold span, end-of-turn marker included. Nothing is ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2.exceptions import TemplateError
+from openrlhf.datasets.chat import Message, encode_rendered, render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Message = Mapping[str, str]
-"""`{"role": ..., "content": ...}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +26,6 @@ class GoldText:
     @property
     def num_gold_tokens(self) -> int:
         return len(self.token_ids) - self.gold_start
-
-
-def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to and including the generation prompt: what the policy continues.
-
-    Raises:
-        ValueError: the tokenizer has no chat template, or its template refuses these messages.
-    """
-    return _encode(tokenizer, _render(tokenizer, messages, add_generation_prompt=True, enable_thinking=False))
 
 
 def tokenize_with_gold(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> GoldText:
@@ -55,10 +43,10 @@ def tokenize_with_gold(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Me
     if not messages[-1]["content"].strip():
         raise ValueError("the gold text (the last message) is blank; there is nothing to score")
     prompt_text, gold_text = _split_rendering(tokenizer, messages)
-    prompt_ids = _encode(tokenizer, prompt_text)
-    token_ids = _encode(tokenizer, prompt_text + gold_text)
+    prompt_ids = encode_rendered(tokenizer, prompt_text)
+    token_ids = encode_rendered(tokenizer, prompt_text + gold_text)
     if token_ids[: len(prompt_ids)] != prompt_ids:
-        token_ids = prompt_ids + _encode(tokenizer, gold_text)
+        token_ids = prompt_ids + encode_rendered(tokenizer, gold_text)
     assert len(token_ids) > len(prompt_ids) > 0
     return GoldText(token_ids=token_ids, gold_start=len(prompt_ids))
 
@@ -71,8 +59,8 @@ def _split_rendering(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mess
     """
     renderings: tuple[dict[str, Any], ...] = ({"enable_thinking": False}, {})
     for switches in renderings:
-        prompt = _render(tokenizer, messages[:-1], add_generation_prompt=True, **switches)
-        whole = _render(tokenizer, messages, add_generation_prompt=False, **switches)
+        prompt = render_chat(tokenizer, messages[:-1], add_generation_prompt=True, **switches)
+        whole = render_chat(tokenizer, messages, add_generation_prompt=False, **switches)
         # Strip: some templates trim a turn's content. A gold text that they rewrite must not be scored as if intact.
         if whole.startswith(prompt) and messages[-1]["content"].strip() in whole[len(prompt) :]:
             return prompt, whole[len(prompt) :]
@@ -81,32 +69,3 @@ def _split_rendering(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mess
         "generation prompt is not followed by the unchanged gold text when it is rendered whole. Use a model whose "
         "template only appends turns, or give the tokenizer such a chat template"
     )
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool, **switches: Any
-) -> str:
-    if not tokenizer.chat_template:
-        raise ValueError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model"
-        )
-    try:
-        rendered = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            **switches,
-        )
-    except TemplateError as error:
-        raise ValueError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses the roles {[m['role'] for m in messages]}: "
-            f"{error}. If it has no system role, set USE_SYSTEM_ROLE = False or pass --no_system_role"
-        ) from error
-    assert isinstance(rendered, str)
-    return rendered
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # The template has rendered every special token itself, BOS included: adding them again would double it.
-    # Not verbose: lengths are checked where it is known what they must fit into.
-    return tokenizer.encode(text, add_special_tokens=False, verbose=False)

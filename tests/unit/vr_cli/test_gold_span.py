@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import support.chat_tokenizers as chat
-from openrlhf.vr_cli.gold_span import tokenize_prompt, tokenize_with_gold
+from openrlhf.datasets.chat import tokenize_prompt
+from openrlhf.vr_cli.gold_span import tokenize_with_gold
 
 GOLD = "The keeper lit the lamp."
 TURNS = [
