@@ -28,13 +28,15 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from openrlhf.config import ModelConfig
+from openrlhf.errors import UserError
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.logprobs import shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
 from openrlhf.utils.jsonl import read_jsonl
+from openrlhf.utils.tokenizer import get_tokenizer
 from openrlhf.vr_cli.baseline_map import BaselineMap, with_baseline
-from openrlhf.vr_cli.datapoints import Row, index_by_key
+from openrlhf.vr_cli.dataset import SPLITS, Row, index_by_key, read_dataset
 from openrlhf.vr_cli.gold_span import GoldText, tokenize_with_gold
 from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihoods
 from openrlhf.vr_cli.provenance import Provenance
@@ -47,7 +49,6 @@ from prompt_utils import (
     build_reasoning_messages,
     prompt_settings_from,
 )
-from setup_rl_data import SPLITS, load_tokenizer, read_dataset
 
 PACKING_WINDOW = 256
 """Conversations that are packed at a time; bounds the memory that packed batches take."""
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_path = map_path.with_suffix(".scores.jsonl")
     try:
         print(run(args, map_path, log_path))
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"compute_baseline_perplexity.py: error: {error}", file=sys.stderr)
         return 2
     except torch.OutOfMemoryError as error:
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     settings = prompt_settings_from(args)
     rows = read_rows_to_score(args, settings)
     rows_by_key = index_by_key(rows)
-    texts = tokenize_rows(rows, load_tokenizer(args.model_name), settings)
+    texts = tokenize_rows(rows, get_tokenizer(args.model_name), settings)
     check_lengths(rows, texts, args.model_name)
     provenance = Provenance.of_model(
         args.model_name,
@@ -142,7 +143,7 @@ def read_rows_to_score(args: argparse.Namespace, settings: PromptSettings) -> li
     """The dataset's rows, or those of them that are in the prompt files.
 
     Raises:
-        ValueError: bad or missing files, or prompts that were not made from this dataset with these settings.
+        UserError: bad or missing files, or prompts that were not made from this dataset with these settings.
     """
     rows_by_split = read_dataset(args.dataset_dir, args.dataset_name)
     rows = [row for split_rows in rows_by_split.values() for row in split_rows]
@@ -161,44 +162,44 @@ def check_prompts(data_dir: Path, rows_by_id: Mapping[str, Row], settings: Promp
             where = f"{path}:{line}"
             datapoint_id = prompt.get("datapoint_id") if isinstance(prompt, dict) else None
             if not isinstance(datapoint_id, str):
-                raise ValueError(
+                raise UserError(
                     f"{where}: field 'datapoint_id' is missing; make the prompts with setup_rl_data.py, "
                     "or pass --all_rows"
                 )
             if datapoint_id not in rows_by_id:
-                raise ValueError(
+                raise UserError(
                     f"{where}: datapoint {datapoint_id!r} is not in the dataset; give the --dataset_dir and "
                     "--dataset_name that the prompts were made from, or make them again with setup_rl_data.py"
                 )
             if prompt.get("prompt") != build_reasoning_messages(rows_by_id[datapoint_id].datapoint, settings):
-                raise ValueError(
+                raise UserError(
                     f"{where}: the prompt is not what these switches make of {rows_by_id[datapoint_id].where}; pass "
                     "the same prompt switches as to setup_rl_data.py, or run that again"
                 )
             wanted.add(datapoint_id)
     if not wanted:
-        raise ValueError(f"no prompts in {data_dir.resolve()}: run setup_rl_data.py first, or pass --all_rows")
+        raise UserError(f"no prompts in {data_dir.resolve()}: run setup_rl_data.py first, or pass --all_rows")
     return wanted
 
 
 def tokenize_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[GoldText]:
-    """The baseline conversation of each row. Raises ValueError, naming the row, where it has no gold span."""
+    """The baseline conversation of each row. Raises UserError, naming the row, where it has no gold span."""
     texts = []
     for row in tqdm(rows, desc="tokenizing", unit="row"):
         try:
             texts.append(tokenize_with_gold(tokenizer, build_baseline_messages(row.datapoint, settings)))
-        except ValueError as error:
-            raise ValueError(f"{row.where}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{row.where}: {error}") from error
     return texts
 
 
 def check_lengths(rows: Sequence[Row], texts: Sequence[GoldText], model_name: str) -> None:
-    """Raises ValueError naming the first row that is longer than the model's context."""
+    """Raises UserError naming the first row that is longer than the model's context."""
     config = AutoConfig.from_pretrained(model_name).get_text_config()
     limit = getattr(config, "max_position_embeddings", None) or math.inf
     for row, text in zip(rows, texts, strict=True):
         if len(text.token_ids) > limit:
-            raise ValueError(
+            raise UserError(
                 f"{row.where}: prompt and gold text have {len(text.token_ids):,} tokens, more than {model_name!r} can "
                 f"take ({limit:,}); remove the row, or filter such prompts out with setup_rl_data.py"
             )

@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from openrlhf.datasets.chat import tokenize_prompt
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
-from openrlhf.vr_cli.datapoints import Row, check_unique_ids, gold_text, is_messages_row, read_rows
+from openrlhf.utils.tokenizer import get_tokenizer
+from openrlhf.vr_cli.dataset import Filters, Row, add_filter_arguments, filters_from, read_dataset
 from openrlhf.vr_cli.gold_span import tokenize_with_gold
 from prompt_utils import (
     PromptSettings,
@@ -36,35 +38,6 @@ from prompt_utils import (
     build_reasoning_messages,
     prompt_settings_from,
 )
-
-SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Which rows become prompts; the defaults are the paper's."""
-
-    min_chapter_words: int = 200
-    max_chapter_words: int = 5_000
-    max_prompt_words: int = 10_000
-    """A prompt has fewer."""
-    min_chapter_index: int = 2
-    """Chapters before the next one: a story's first chapters have too little to plan from."""
-
-    def reason_to_drop(self, datapoint: dict, prompt: list[dict[str, str]]) -> str | None:
-        """Why a row is dropped, in words, or None where it stays."""
-        if not is_messages_row(datapoint):
-            num_chapter_words = len(gold_text(datapoint).split())
-            if num_chapter_words < self.min_chapter_words:
-                return f"chapter under {self.min_chapter_words:,} words"
-            if num_chapter_words > self.max_chapter_words:
-                return f"chapter over {self.max_chapter_words:,} words"
-            chapter_index = datapoint.get("chapter_index")
-            if chapter_index is not None and chapter_index < self.min_chapter_index:
-                return f"chapter index under {self.min_chapter_index}"
-        if sum(len(message["content"].split()) for message in prompt) >= self.max_prompt_words:
-            return f"prompt of {self.max_prompt_words:,} words or more"
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,23 +53,16 @@ class SplitPrompts:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    filters = None
-    if not args.no_filter:
-        filters = Filters(
-            min_chapter_words=args.min_chapter_words,
-            max_chapter_words=args.max_chapter_words,
-            max_prompt_words=args.max_prompt_words,
-            min_chapter_index=args.min_chapter_index,
-        )
+    filters = filters_from(args)
     try:
         rows_by_split = read_dataset(args.dataset_dir, args.dataset_name)
-        tokenizer = load_tokenizer(args.tokenizer_name)
+        tokenizer = get_tokenizer(args.tokenizer_name)
         settings = prompt_settings_from(args)
         prompts = {split: make_prompts(rows, tokenizer, settings, filters) for split, rows in rows_by_split.items()}
         if not any(split.rows for split in prompts.values()):
-            raise ValueError(f"the filters drop every row ({drop_report(prompts)}); relax them, or pass --no_filter")
+            raise UserError(f"the filters drop every row ({drop_report(prompts)}); relax them, or pass --no_filter")
         write_prompts(prompts, args.data_dir)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"setup_rl_data.py: error: {error}", file=sys.stderr)
         return 2
     print(report(prompts, args.data_dir))
@@ -111,52 +77,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset_name", default="story_dataset", help="files are NAME_{train,val,test}.jsonl")
     parser.add_argument("--dataset_dir", type=Path, default=Path("."), help="where the dataset lies (default: here)")
-    group = parser.add_argument_group("filters (words are separated by white space)")
-    group.add_argument("--no_filter", action="store_true", help="keep every row")
-    group.add_argument("--min_chapter_words", type=int, default=Filters.min_chapter_words)
-    group.add_argument("--max_chapter_words", type=int, default=Filters.max_chapter_words)
-    group.add_argument("--max_prompt_words", type=int, default=Filters.max_prompt_words, help="prompts have fewer")
-    group.add_argument("--min_chapter_index", type=int, default=Filters.min_chapter_index, help="counted from 0")
+    add_filter_arguments(parser)
     add_prompt_arguments(parser)
     return parser.parse_args(argv)
-
-
-def read_dataset(dataset_dir: Path, dataset_name: str) -> dict[str, list[Row]]:
-    """The rows of each split that has a file.
-
-    Raises:
-        ValueError: a bad row, two rows with one id or one key in the baseline map, or no file at all.
-    """
-    paths = {split: dataset_dir / f"{dataset_name}_{split}.jsonl" for split in SPLITS}
-    present = {split: path for split, path in paths.items() if path.is_file()}
-    if not present:
-        names = ", ".join(path.name for path in paths.values())
-        raise ValueError(
-            f"no dataset in {dataset_dir.resolve()}: expected at least one of {names}; "
-            "give --dataset_dir and --dataset_name"
-        )
-    for split in paths.keys() - present.keys():
-        print(f"no {paths[split]}: the {split} split is left out", file=sys.stderr)
-    rows_by_split = {split: read_rows(path) for split, path in present.items()}
-    check_unique_ids(row for rows in rows_by_split.values() for row in rows)
-    return rows_by_split
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Raises ValueError where there is no such tokenizer."""
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no tokenizer {name!r}: it is neither a folder with a tokenizer nor a hub model that can be reached "
-            f"({str(error).splitlines()[0]})"
-        ) from None
 
 
 def make_prompts(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, filters: Filters | None
 ) -> SplitPrompts:
-    """Raises ValueError, naming the row, where the tokenizer's chat template cannot render it."""
+    """Raises UserError, naming the row, where the tokenizer's chat template cannot render it."""
     split = SplitPrompts(rows=[], dropped=Counter(), prompt_tokens=[], gold_tokens=[])
     for row in tqdm(rows, desc=rows[0].path.name if rows else "", unit="row"):
         prompt = build_reasoning_messages(row.datapoint, settings)
@@ -167,8 +96,8 @@ def make_prompts(
         try:
             num_prompt_tokens = len(tokenize_prompt(tokenizer, prompt))
             gold = tokenize_with_gold(tokenizer, build_baseline_messages(row.datapoint, settings))
-        except ValueError as error:
-            raise ValueError(f"{row.where}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{row.where}: {error}") from error
         split.rows.append({"prompt": prompt, "datapoint_id": row.datapoint_id})
         split.prompt_tokens.append(num_prompt_tokens)
         split.gold_tokens.append(gold.num_gold_tokens)

@@ -19,11 +19,11 @@ from pathlib import Path
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
 from openrlhf.vr_cli.datapoints import Datapoint, baseline_key, check_datapoint
+from openrlhf.vr_cli.dataset import Filters, add_filter_arguments, filters_from
 from prompt_utils import build_baseline_messages, build_reasoning_messages
 from setup_data.annotations import BookAnnotations, check_against_book, read_annotations
 from setup_data.book import Book, read_books
 from setup_data.splits import SPLITS, Split, load_or_assign_splits
-from setup_rl_data import Filters
 
 logger = init_logger("setup_data.compile_dataset")
 
@@ -107,14 +107,8 @@ def compile_dataset(args: argparse.Namespace) -> None:
         for book, annotations in sources
         for index in range(len(book.chapters))
     )
-    filters = Filters(
-        min_chapter_words=args.min_chapter_words,
-        max_chapter_words=args.max_chapter_words,
-        max_prompt_words=args.max_prompt_words,
-        min_chapter_index=args.min_chapter_index,
-    )
     dropped: Counter[str] = Counter()
-    kept = select_rows(rows, None if args.no_filter else filters, dropped)
+    kept = select_rows(rows, filters_from(args), dropped)
     if not kept:
         raise ValueError(f"the filters drop every chapter ({dict(dropped)}); relax them, or pass --no_filter")
     split_of = load_or_assign_splits(
@@ -143,11 +137,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--val_share", type=float, default=0.1, help="share of the stories")
     parser.add_argument("--test_share", type=float, default=0.1, help="share of the stories")
     parser.add_argument("--seed", type=int, default=42, help="which stories go where, when the split is made")
-    parser.add_argument("--min_chapter_words", type=int, default=Filters.min_chapter_words)
-    parser.add_argument("--max_chapter_words", type=int, default=Filters.max_chapter_words)
-    parser.add_argument("--max_prompt_words", type=int, default=Filters.max_prompt_words, help="prompts have fewer")
-    parser.add_argument("--min_chapter_index", type=int, default=Filters.min_chapter_index)
-    parser.add_argument("--no_filter", action="store_true", help="keep every chapter")
+    add_filter_arguments(parser)
     return parser.parse_args(argv)
 
 

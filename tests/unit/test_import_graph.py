@@ -76,7 +76,6 @@ def test_the_package_imports_no_root_script():
         assert not {name.partition(".")[0] for name in imported_modules(path)} & set(ROOT_SCRIPTS), path
 
 
-@pytest.mark.xfail(strict=True, reason="compute_baseline_perplexity.py takes functions of setup_rl_data.py")
 def test_no_root_script_is_a_library():
     """Nothing imports a script that is run. `prompt_utils` and `ray_utils` are the two that are imported."""
     scripts = set(ROOT_SCRIPTS) - {"prompt_utils", "ray_utils"}

@@ -1,4 +1,4 @@
-"""Dataset rows: reading and checking them, and what identifies one.
+"""What one dataset row holds, how it is checked, and what identifies it.
 
 A row is a dict of either kind:
 * NCP: `story_text`, `next_chapter`, `next_chapter_header`, and optionally `chapter_index`, `prior_plot_summary`,
@@ -11,12 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from openrlhf.utils.jsonl import read_jsonl
+from openrlhf.errors import UserError
 
 Datapoint = dict[str, Any]
 
@@ -24,44 +21,10 @@ SYNOPSIS_TITLE = "Next Chapter Synopsis"
 REQUIRED_FIELDS = ("story_text", "next_chapter", "next_chapter_header")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One checked line of a JSONL dataset file."""
-
-    path: Path
-    line: int
-    """From 1."""
-    datapoint: Datapoint
-
-    @property
-    def where(self) -> str:
-        return f"{self.path}:{self.line}"
-
-    @property
-    def datapoint_id(self) -> str:
-        return datapoint_id(self.datapoint)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Reads and checks a dataset file, one JSON object a line; blank lines are skipped.
-
-    Raises:
-        ValueError: naming file, line, field and what to do.
-    """
-    rows = []
-    for number, value in read_jsonl(path):
-        try:
-            check_datapoint(value)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
-        rows.append(Row(path=path, line=number, datapoint=value))
-    return rows
-
-
 def check_datapoint(datapoint: Any) -> None:
-    """Raises ValueError naming the field that makes this no dataset row, and what to do."""
+    """Raises UserError naming the field that makes this no dataset row, and what to do."""
     if not isinstance(datapoint, dict):
-        raise ValueError(f"expected a JSON object, got {_kind(datapoint)}")
+        raise UserError(f"expected a JSON object, got {_kind(datapoint)}")
     if "messages" in datapoint:
         _check_messages(datapoint["messages"])
     else:
@@ -71,22 +34,22 @@ def check_datapoint(datapoint: Any) -> None:
 def _check_chapter(datapoint: Datapoint) -> None:
     for field in REQUIRED_FIELDS:
         if field not in datapoint:
-            raise ValueError(
+            raise UserError(
                 f"field {field!r} is missing; a row needs {', '.join(REQUIRED_FIELDS)}, or 'messages' instead"
             )
         _check_type(datapoint, field, str, "a string")
     if not datapoint["next_chapter"].strip():
-        raise ValueError("field 'next_chapter' is blank: there is no gold chapter to score; remove the row")
+        raise UserError("field 'next_chapter' is blank: there is no gold chapter to score; remove the row")
     for field in ("prior_plot_summary", "high_level_plot_summary", "next_chapter_synopsis", "last_n_chapters"):
         _check_type(datapoint, field, str, "a string", optional=True)
     _check_type(datapoint, "story_id", str | int, "a string or an integer", optional=True)
     _check_type(datapoint, "chapter_index", int, "an integer", optional=True)
     if (datapoint.get("chapter_index") or 0) < 0:
-        raise ValueError(f"field 'chapter_index' is {datapoint['chapter_index']}; it counts prior chapters, from 0")
+        raise UserError(f"field 'chapter_index' is {datapoint['chapter_index']}; it counts prior chapters, from 0")
     _check_type(datapoint, "character_sheets", dict, "an object (name -> sheet)", optional=True)
     for name, sheet in (datapoint.get("character_sheets") or {}).items():
         if not isinstance(sheet, str):
-            raise ValueError(f"field 'character_sheets': the sheet of {name!r} must be a string, got {_kind(sheet)}")
+            raise UserError(f"field 'character_sheets': the sheet of {name!r} must be a string, got {_kind(sheet)}")
 
 
 def _check_type(datapoint: Datapoint, field: str, kind: Any, expected: str, *, optional: bool = False) -> None:
@@ -94,21 +57,21 @@ def _check_type(datapoint: Datapoint, field: str, kind: Any, expected: str, *, o
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, kind):
-        raise ValueError(f"field {field!r} must be {expected}, got {_kind(value)}; fix or remove the row")
+        raise UserError(f"field {field!r} must be {expected}, got {_kind(value)}; fix or remove the row")
 
 
 def _check_messages(messages: Any) -> None:
     if not isinstance(messages, list) or len(messages) < 2:
-        raise ValueError("field 'messages' must be a list of at least a user turn and the assistant's gold completion")
+        raise UserError("field 'messages' must be a list of at least a user turn and the assistant's gold completion")
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise ValueError(f"field 'messages[{index}]' must be an object with the strings 'role' and 'content'")
+            raise UserError(f"field 'messages[{index}]' must be an object with the strings 'role' and 'content'")
     if [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
-        raise ValueError("field 'messages' must end with a user turn and then the assistant's gold completion")
+        raise UserError("field 'messages' must end with a user turn and then the assistant's gold completion")
     if not messages[-2]["content"].strip():
-        raise ValueError("field 'messages': the last user turn is blank; remove the row")
+        raise UserError("field 'messages': the last user turn is blank; remove the row")
     if not messages[-1]["content"].strip():
-        raise ValueError("field 'messages': the gold completion (the last message) is blank; remove the row")
+        raise UserError("field 'messages': the gold completion (the last message) is blank; remove the row")
 
 
 def _kind(value: Any) -> str:
@@ -151,32 +114,3 @@ def extract_synopsis(prompt_text: str) -> str | None:
     """
     _, title, rest = prompt_text.rpartition(f"### {SYNOPSIS_TITLE}: ###")
     return re.split(r"^### .+: ###", rest, maxsplit=1, flags=re.MULTILINE)[0].strip() if title else None
-
-
-def check_unique_ids(rows: Iterable[Row]) -> None:
-    """Raises ValueError naming both rows where two share an id."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        other = first.setdefault(row.datapoint_id, row)
-        if other is not row:
-            raise ValueError(
-                f"{row.where} and {other.where} are the same datapoint ({row.datapoint_id!r}): story_id and "
-                "chapter_index, or the whole content, must differ; remove one"
-            )
-
-
-def index_by_key(rows: Iterable[Row]) -> dict[str, Row]:
-    """The rows by their key in the baseline map.
-
-    Raises:
-        ValueError: two rows share a key, naming both.
-    """
-    by_key: dict[str, Row] = {}
-    for row in rows:
-        other = by_key.setdefault(baseline_key(row.datapoint), row)
-        if other is not row:
-            raise ValueError(
-                f"{other.where} and {row.where} have the same key in the baseline map, their next-chapter synopsis or "
-                f"last user message ({baseline_key(row.datapoint)[:60]!r}...): change or remove one"
-            )
-    return by_key

@@ -15,7 +15,6 @@ import prompt_utils
 import setup_rl_data
 import support.chat_tokenizers as chat
 from prompt_utils import PromptSettings, build_reasoning_messages
-from setup_rl_data import Filters
 
 ROOT = Path(setup_rl_data.__file__).parent
 
@@ -66,7 +65,7 @@ def test_prompts_of_both_kinds_are_written_with_their_ids(workdir, capsys):
     assert "dropped: none" in capsys.readouterr().out
 
 
-def test_report_counts_what_was_dropped_and_why(workdir, capsys):
+def test_report_counts_what_was_dropped_and_why(workdir, capsys, caplog):
     long_prompt = chapter(5, last_n_chapters="word " * 10_000)
     write_dataset(
         train=[chapter(0), chapter(1), chapter(2), chapter(3, num_words=199), chapter(4, num_words=5001), long_prompt]
@@ -84,30 +83,7 @@ def test_report_counts_what_was_dropped_and_why(workdir, capsys):
     tokenizer = chat.make_tokenizer(chat.CHATML)
     num_gold_tokens = len(tokenizer.encode(("word " * 200).strip(), add_special_tokens=False)) + 2
     assert line.split()[-1] == f"{num_gold_tokens:,}"
-    assert "no story_dataset_val.jsonl" in captured.err
-
-
-@pytest.mark.parametrize(
-    ("datapoint", "reason"),
-    [
-        (chapter(2, num_words=199), "chapter under 200 words"),
-        (chapter(2, num_words=200), None),
-        (chapter(2, num_words=5000), None),
-        (chapter(2, num_words=5001), "chapter over 5,000 words"),
-        (chapter(1), "chapter index under 2"),
-        (chapter(2, chapter_index=None), None),  # unknown, so not too low
-        (JOKE, None),  # one word of gold text is a whole punchline
-    ],
-)
-def test_filters_are_the_papers(datapoint, reason):
-    assert Filters().reason_to_drop(datapoint, [{"role": "user", "content": "a prompt"}]) == reason
-
-
-def test_prompts_stay_under_the_word_limit():
-    for datapoint in (chapter(2), JOKE):
-        for num_words, reason in ((9_999, None), (10_000, "prompt of 10,000 words or more")):
-            prompt = [{"role": "system", "content": "word"}, {"role": "user", "content": "word " * (num_words - 1)}]
-            assert Filters().reason_to_drop(datapoint, prompt) == reason
+    assert "no story_dataset_val.jsonl" in caplog.text
 
 
 def test_filters_can_be_set_or_switched_off(workdir):

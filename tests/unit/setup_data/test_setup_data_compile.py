@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf.vr_cli.datapoints import read_rows
+from openrlhf.vr_cli.dataset import Filters, read_dataset, read_rows
 from prompt_utils import build_reasoning_messages
 from setup_data.annotations import BookAnnotations, ChapterAnnotation, write_annotations
 from setup_data.book import Book, Chapter, write_book
 from setup_data.compile_dataset import build_row, main, read_sources
 from setup_data.splits import assign_splits, read_splits
-from setup_rl_data import Filters, read_dataset
 
 SAMPLE = Path(__file__).resolve().parents[3] / "setup_data" / "sample"
 FILES = ("splits.json", *(f"story_dataset_{split}.jsonl" for split in ("train", "val", "test")))

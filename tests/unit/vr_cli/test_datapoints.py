@@ -6,15 +6,8 @@ import json
 
 import pytest
 
-from openrlhf.vr_cli.datapoints import (
-    baseline_key,
-    check_unique_ids,
-    datapoint_id,
-    extract_synopsis,
-    gold_text,
-    index_by_key,
-    read_rows,
-)
+from openrlhf.vr_cli.datapoints import baseline_key, datapoint_id, extract_synopsis, gold_text
+from openrlhf.vr_cli.dataset import read_rows
 
 CHAPTER = {"story_text": "Once.", "next_chapter": "Then.\n", "next_chapter_header": "Chapter 2"}
 MESSAGES = {"messages": [{"role": "user", "content": " Why? "}, {"role": "assistant", "content": "Because. "}]}
@@ -106,22 +99,3 @@ def test_synopsis_is_found_in_a_prompt():
     assert extract_synopsis("### Another Title: ###\nThey meet.") is None
     quoted = "### Next Chapter Synopsis: ### is a title.\n"
     assert extract_synopsis(quoted + prompt) == "They meet.\n\nThey part."
-
-
-def test_one_id_twice_names_both_rows(tmp_path):
-    rows = [
-        row
-        for name in ("a.jsonl", "b.jsonl")
-        for row in read_rows(write_rows(tmp_path / name, {**CHAPTER, "story_id": "emma", "chapter_index": 1}))
-    ]
-    check_unique_ids(rows[:1])
-    with pytest.raises(ValueError, match=r"b\.jsonl:1 and .*a\.jsonl:1 .*'emma/1'"):
-        check_unique_ids(rows)
-
-
-def test_one_key_twice_names_both_rows(tmp_path):
-    same = [{**CHAPTER, "story_text": text, "next_chapter_synopsis": "They meet."} for text in ("A", "B")]
-    rows = read_rows(write_rows(tmp_path / "d.jsonl", same[0], MESSAGES, same[1]))
-    assert list(index_by_key(rows[:2])) == ["They meet.", "Why?"]
-    with pytest.raises(ValueError, match=r"d\.jsonl:1 and .*d\.jsonl:3 .*They meet\."):
-        index_by_key(rows)
