@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
-from setup_data.blocks import READERS, read_document
 from setup_data.book import Book, chapter_key, write_book
-from setup_data.chapters import SplitResult, split_chapters
+from setup_data.reading.blocks import READERS, read_document
+from setup_data.reading.chapters import SplitResult, split_chapters
 
 logger = init_logger("setup_data.read_books")
 

@@ -33,10 +33,10 @@ import openai
 
 from openrlhf.utils.logging import init_logger, quiet_libraries
 from setup_data.annotations import BookAnnotations, ChapterAnnotation, write_annotations
-from setup_data.answer_store import AnswerStore
 from setup_data.book import Book, read_books
-from setup_data.writing_client import ServerFailure, ServerSettings, UnusableAnswer, Writer, discover_model, gather
-from setup_data.writing_steps import (
+from setup_data.writing.answer_store import AnswerStore
+from setup_data.writing.client import ServerFailure, ServerSettings, UnusableAnswer, Writer, discover_model, gather
+from setup_data.writing.steps import (
     STEPS,
     Limits,
     write_characters,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from setup_data import writing_client, writing_steps
 from setup_data.annotations import check_against_book, read_annotations
 from setup_data.book import Book, Chapter, read_book, write_book
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main
+from setup_data.writing import client, steps
 from support.fake_openai_server import ANSWER_FAULTS, SERVER_FAULTS, FakeServer, random_faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing_client, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(writing_client, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.02)
 
 
 def make_books(work_dir: Path) -> Path:
@@ -282,4 +282,4 @@ def test_other_settings_are_other_questions(tmp_path: Path) -> None:
 
 def test_too_short_a_context_is_refused() -> None:
     with pytest.raises(ValueError, match="a context of 1000 tokens is too short"):
-        writing_steps.Limits(context_tokens=1000)
+        steps.Limits(context_tokens=1000)

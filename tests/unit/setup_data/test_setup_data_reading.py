@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from ebooklib import epub
 
-from setup_data.blocks import html_blocks, markdown_blocks, read_document, text_blocks
 from setup_data.book import Book, Chapter, chapter_key, parse_markdown, read_book, to_markdown
-from setup_data.chapters import SplitResult, split_chapters
 from setup_data.fetch_austen import iter_blocks, parse_character_vector
-from setup_data.headings import classify, is_title, parse_number
 from setup_data.read_books import find_book_files, find_suspicions, main, read_book_file
+from setup_data.reading.blocks import html_blocks, markdown_blocks, read_document, text_blocks
+from setup_data.reading.chapters import SplitResult, split_chapters
+from setup_data.reading.headings import classify, is_title, parse_number
 
 PROSE = "The lamp had burned all night, and nobody in the house would own to having lit it.\n\nNobody asked twice."
 AUSTEN_CHAPTERS = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from setup_data.answer_store import Answer, AnswerStore
-from setup_data.chunking import estimate_tokens, pack, split_text
 from setup_data.vllm_cli import package_version
-from setup_data.writing_client import UnusableAnswer, clean_answer
-from setup_data.writing_steps import (
+from setup_data.writing.answer_store import Answer, AnswerStore
+from setup_data.writing.chunking import estimate_tokens, pack, split_text
+from setup_data.writing.client import UnusableAnswer, clean_answer
+from setup_data.writing.steps import (
     Character,
     find_character,
     most_named,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from setup_data.writing_client import Prompt
+from setup_data.writing.client import Prompt
 
 SYSTEM_TEXT = (
     "You are a careful reader who prepares working notes on a story for its editor. You state only what the given text "

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from setup_data import writing_prompts as prompts
 from setup_data.book import Book, chapter_key
-from setup_data.chunking import pack, split_text
-from setup_data.writing_client import Prompt, UnusableAnswer, Writer, gather
+from setup_data.writing import prompts
+from setup_data.writing.chunking import pack, split_text
+from setup_data.writing.client import Prompt, UnusableAnswer, Writer, gather
 
 STEPS = ("synopses", "story_so_far", "plan", "characters", "statements", "sheets")
 

@@ -18,9 +18,9 @@ import openai
 from tqdm import tqdm
 
 from openrlhf.utils.logging import init_logger
-from setup_data.answer_store import Answer, AnswerStore
+from setup_data.writing.answer_store import Answer, AnswerStore
 
-logger = init_logger("setup_data.writing_client")
+logger = init_logger("setup_data.writing.client")
 
 T = TypeVar("T")
 

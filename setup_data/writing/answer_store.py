@@ -16,7 +16,7 @@ from types import TracebackType
 
 from openrlhf.utils.logging import init_logger
 
-logger = init_logger("setup_data.answer_store")
+logger = init_logger("setup_data.writing.answer_store")
 
 
 @dataclass(frozen=True, kw_only=True)

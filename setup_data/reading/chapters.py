@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from setup_data.blocks import Block
 from setup_data.book import Chapter
-from setup_data.headings import (
+from setup_data.reading.blocks import Block
+from setup_data.reading.headings import (
     MAX_HEADING_CHARS,
     SENTENCE_END,
     Heading,
