@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import DataConfig
 from openrlhf.datasets.blending import SourcedRow, blending_datasets
-from openrlhf.datasets.chat import tokenize_prompt
+from openrlhf.datasets.chat import encode_marked, mark_special_strings, tokenize_prompt
 from openrlhf.datasets.prompt import Prompt
 
 MAX_PROBLEMS_SHOWN = 10
@@ -83,7 +83,10 @@ class PromptDataset(Sequence[Prompt]):
         if not isinstance(value, str):
             raise ValueError(f"field {self._config.input_key!r} holds messages; pass --apply_chat_template")
         template = self._config.input_template
-        return self._tokenizer(template.format(text) if template else text)["input_ids"]
+        if template is None:  # the row says it all, special tokens included
+            return self._tokenizer(text)["input_ids"]
+        marked = template.format(mark_special_strings(self._tokenizer, text))
+        return encode_marked(self._tokenizer, marked, add_special_tokens=True)
 
     def _label_datapoint(self, sourced: SourcedRow, text: str) -> dict[str, Any]:
         """Without a resolver, a datapoint is the row's `--label_key` value."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openrlhf.datasets.chat import Message, encode_rendered, render_chat
+from openrlhf.datasets.chat import Message, encode_marked, render_chat, unmark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,16 +43,16 @@ def tokenize_with_gold(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Me
     if not messages[-1]["content"].strip():
         raise ValueError("the gold text (the last message) is blank; there is nothing to score")
     prompt_text, gold_text = _split_rendering(tokenizer, messages)
-    prompt_ids = encode_rendered(tokenizer, prompt_text)
-    token_ids = encode_rendered(tokenizer, prompt_text + gold_text)
+    prompt_ids = encode_marked(tokenizer, prompt_text)
+    token_ids = encode_marked(tokenizer, prompt_text + gold_text)
     if token_ids[: len(prompt_ids)] != prompt_ids:
-        token_ids = prompt_ids + encode_rendered(tokenizer, gold_text)
+        token_ids = prompt_ids + encode_marked(tokenizer, gold_text)
     assert len(token_ids) > len(prompt_ids) > 0
     return GoldText(token_ids=token_ids, gold_start=len(prompt_ids))
 
 
 def _split_rendering(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[str, str]:
-    """The rendered prompt, and what the template renders after it for the gold turn.
+    """The rendered prompt, and what the template renders after it for the gold turn, both with marks (see `chat`).
 
     Templates of thinking models put an empty thinking block before the gold text. With thinking disabled it belongs to
     the generation prompt; a template that only adds the block to prompts is rendered without that switch instead.
@@ -62,7 +62,7 @@ def _split_rendering(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mess
         prompt = render_chat(tokenizer, messages[:-1], add_generation_prompt=True, **switches)
         whole = render_chat(tokenizer, messages, add_generation_prompt=False, **switches)
         # Strip: some templates trim a turn's content. A gold text that they rewrite must not be scored as if intact.
-        if whole.startswith(prompt) and messages[-1]["content"].strip() in whole[len(prompt) :]:
+        if whole.startswith(prompt) and messages[-1]["content"].strip() in unmark(whole[len(prompt) :]):
             return prompt, whole[len(prompt) :]
     raise ValueError(
         f"the chat template of {tokenizer.name_or_path!r} gives no gold span: the conversation rendered up to the "
