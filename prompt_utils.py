@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 from openrlhf.vr_cli.datapoints import SYNOPSIS_TITLE, extract_synopsis, gold_text, is_messages_row
+from openrlhf.vr_cli.plan_prompts import PlanPrompts
 
 __all__ = [
     "PROMPT_TEMPLATE_VERSION",
@@ -31,6 +34,7 @@ __all__ = [
     "build_reasoning_messages",
     "extract_plan",
     "extract_synopsis",
+    "plan_prompts",
 ]
 
 PROMPT_TEMPLATE_VERSION = "1"
@@ -140,6 +144,12 @@ def extract_plan(response: str) -> str:
     """
     plan = PLAN_MARKERS.split(response)[-1].strip()
     return plan or response.strip()
+
+
+def plan_prompts(settings: Mapping[str, bool]) -> PlanPrompts:
+    """What scores a plan, with the settings that a baseline was computed with (its provenance's `prompt_settings`)."""
+    planned_messages = partial(build_planned_messages, settings=PromptSettings(**settings))
+    return PlanPrompts(extract_plan=extract_plan, planned_messages=planned_messages)
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:

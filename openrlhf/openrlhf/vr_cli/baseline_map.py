@@ -8,6 +8,7 @@ file from elsewhere cannot run code.
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +101,22 @@ class BaselineMap:
                 f"{self.source} was computed differently from this run ({'; '.join(differences)}), so its baseline "
                 f"cannot be compared; {RECOMPUTE} with this run's model and settings, or change them"
             )
+
+
+def load_baseline_map(path: str | None) -> BaselineMap:
+    """The map that `--baseline_ppl_path` names. Raises ValueError where it was not given, or is no usable map."""
+    if path is None:
+        raise ValueError(
+            "--baseline_ppl_path (not given): the reward needs a baseline map; make one with "
+            "compute_baseline_perplexity.py and pass its path (or set BASELINE_PPL_PATH)"
+        )
+    return _read_baseline_map(path)
+
+
+@functools.cache
+def _read_baseline_map(path: str) -> BaselineMap:
+    """Once a process: the map holds every story, and its prompts, settings and provenance are asked for separately."""
+    return BaselineMap.load(path)
 
 
 def baseline_likelihood(datapoint: Datapoint) -> Likelihood:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from openrlhf.utils.load_function import load_function
@@ -29,6 +29,16 @@ class RewardInputs:
     def improvement_pct(self) -> float:
         """Percent by which the plan lowers the perplexity."""
         return perplexity.improvement_pct(self.baseline, self.planned)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewards:
+    """The reward of each sample of a group, and numbers worth logging beside it."""
+
+    rewards: list[float]
+    """(G,)."""
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    """name -> (G,); logged as means."""
 
 
 RewardFunction = Callable[[RewardInputs], float]

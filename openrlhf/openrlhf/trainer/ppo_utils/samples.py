@@ -11,6 +11,9 @@ from torch import Tensor
 
 from openrlhf.datasets.prompt import Prompt
 from openrlhf.models.shared_prefix import LabeledSequence
+from openrlhf.vr_cli.rewards import Rewards
+
+__all__ = ["Completion", "Experience", "Prompt", "Rewards", "Samples"]
 
 __all__ = ["Completion", "Experience", "Prompt", "Rewards", "Samples"]
 
@@ -40,16 +43,6 @@ class Samples:
         """(G,) prompt + response, labels on the response: what log-probs and training pack."""
         prompt = self.prompt.token_ids
         return [LabeledSequence(token_ids=prompt + c.token_ids, label_start=len(prompt)) for c in self.completions]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rewards:
-    """The reward of each sample of a group, and numbers worth logging beside it."""
-
-    rewards: list[float]
-    """(G,)."""
-    metrics: dict[str, list[float]] = field(default_factory=dict)
-    """name -> (G,); logged as means."""
 
 
 @dataclass(frozen=True, kw_only=True)

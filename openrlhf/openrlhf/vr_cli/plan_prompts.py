@@ -1,0 +1,17 @@
+"""What the reward needs to know of a task's prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanPrompts:
+    """How a task finds the plan in a response, and how it words the conversation that is scored with the plan."""
+
+    extract_plan: Callable[[str], str]
+    """response -> plan."""
+    planned_messages: Callable[[dict[str, Any], str], list[dict[str, str]]]
+    """(datapoint, plan) -> the conversation whose last message is the gold text."""

@@ -1,0 +1,163 @@
+"""What a response is worth: response -> plan -> planned conversation -> likelihood of the gold text -> reward.
+
+A `PlanScorer` needs a task's prompts, a tokenizer and anything that scores packs: reference workers elsewhere, or a
+model in this process (`score_locally`). Training, evaluation and adapters for other libraries all use this one object;
+it knows neither Ray nor DeepSpeed nor vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
+from openrlhf.vr_cli.baseline_map import baseline_likelihood
+from openrlhf.vr_cli.datapoints import Datapoint
+from openrlhf.vr_cli.gold_span import tokenize_with_gold
+from openrlhf.vr_cli.novelty import unseen_trigram_share
+from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihoods
+from openrlhf.vr_cli.plan_prompts import PlanPrompts
+from openrlhf.vr_cli.rewards import RewardFunction, RewardInputs, Rewards
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+ScorePacks = Callable[[Sequence[SharedPrefixBatch]], Callable[[], Sequence["Tensor"]]]
+"""Starts the forwards of packs; what it returns waits for their label log-probs, one fp32 (L,) a pack."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSample:
+    """One response to score."""
+
+    datapoint: Datapoint
+    """With its baseline: a value of the baseline map."""
+    response: str
+    """The policy's whole response, reasoning included."""
+    prompt_text: str
+    """What the policy was asked; copying from it is measured."""
+
+
+class PlanScorer:
+    """Turns responses into rewards by the likelihood that the gold text has after their plans."""
+
+    def __init__(
+        self,
+        *,
+        prompts: PlanPrompts,
+        tokenizer: PreTrainedTokenizerBase,
+        score_packs: ScorePacks,
+        reward_function: RewardFunction,
+        max_pack_tokens: int,
+    ) -> None:
+        """`tokenizer` belongs to the model behind `score_packs`; `max_pack_tokens` bounds a pack of several samples."""
+        self.prompts = prompts
+        self.tokenizer = tokenizer
+        self.score_packs = score_packs
+        self.reward_function = reward_function
+        self.max_pack_tokens = max_pack_tokens
+
+    def score(self, samples: Sequence[PlanSample]) -> Rewards:
+        """The rewards of samples of one or of several groups, in their order."""
+        return self.start(samples)()
+
+    def start(self, samples: Sequence[PlanSample]) -> Callable[[], Rewards]:
+        """Submits the forwards of samples of one or of several groups; what it returns waits for their rewards.
+
+        Samples of one datapoint share packs. Raises ValueError where a conversation has no gold span.
+        """
+        plans = [self.prompts.extract_plan(sample.response) for sample in samples]
+        groups = _group_by_datapoint(samples)
+        batches = [batch for group in groups for batch in self._pack(samples, plans, group)]
+        wait = self.score_packs(batches)
+
+        def rewards() -> Rewards:
+            in_group_order = _likelihoods(batches, wait())
+            order = [index for group in groups for index in group]
+            planned = [value for _, value in sorted(zip(order, in_group_order, strict=True), key=lambda pair: pair[0])]
+            return self._rewards(samples, plans, planned)
+
+        return rewards
+
+    def planned_sequence(self, datapoint: Datapoint, plan: str) -> LabeledSequence:
+        """The planned conversation, labels on its gold span."""
+        return planned_sequence(self.tokenizer, self.prompts, datapoint, plan)
+
+    def _pack(
+        self, samples: Sequence[PlanSample], plans: Sequence[str], group: Sequence[int]
+    ) -> list[SharedPrefixBatch]:
+        sequences = [self.planned_sequence(samples[index].datapoint, plans[index]) for index in group]
+        return pack_shared_prefix(sequences, max_tokens=self.max_pack_tokens)
+
+    def _rewards(self, samples: Sequence[PlanSample], plans: Sequence[str], planned: Sequence[Likelihood]) -> Rewards:
+        """From each plan's likelihood of the gold text to its reward."""
+        inputs = [
+            RewardInputs(
+                datapoint=sample.datapoint,
+                response=sample.response,
+                baseline=baseline_likelihood(sample.datapoint),
+                planned=likelihood,
+            )
+            for sample, likelihood in zip(samples, planned, strict=True)
+        ]
+        return Rewards(
+            rewards=[self.reward_function(i) for i in inputs],
+            metrics={
+                "improvement_pct": [i.improvement_pct for i in inputs],
+                "raw_reward": [i.baseline.perplexity - i.planned.perplexity for i in inputs],
+                "nll_delta": [i.baseline.mean_nll - i.planned.mean_nll for i in inputs],
+                "planned_ppl": [i.planned.perplexity for i in inputs],
+                "baseline_ppl": [i.baseline.perplexity for i in inputs],
+                "unseen_trigram_share": [
+                    unseen_trigram_share(plan, sample.prompt_text) for plan, sample in zip(plans, samples, strict=True)
+                ],
+            },
+        )
+
+
+def planned_sequence(
+    tokenizer: PreTrainedTokenizerBase, prompts: PlanPrompts, datapoint: Datapoint, plan: str
+) -> LabeledSequence:
+    """The planned conversation of a datapoint, labels on its gold span. Raises ValueError where it has none."""
+    gold = tokenize_with_gold(tokenizer, prompts.planned_messages(datapoint, plan))
+    return LabeledSequence(token_ids=gold.token_ids, label_start=gold.gold_start)
+
+
+def check_planned_lengths(
+    datapoints: Iterable[Datapoint],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: PlanPrompts,
+    *,
+    max_plan_tokens: int,
+    max_positions: int,
+) -> None:
+    """Raises ValueError where material, plan and gold text would not fit into the scoring model's positions."""
+    for datapoint in datapoints:
+        without_plan = len(planned_sequence(tokenizer, prompts, datapoint, "").token_ids)
+        longest = without_plan + max_plan_tokens
+        if longest > max_positions:
+            raise ValueError(
+                f"datapoint {datapoint.get('datapoint_id')!r}: story, chapter and a plan of --generate_max_len "
+                f"{max_plan_tokens} tokens take up to {longest} tokens, the reference model has {max_positions} "
+                "positions; filter such rows with setup_rl_data.py, or lower --generate_max_len"
+            )
+
+
+def score_locally(forward: Callable[[SharedPrefixBatch], Tensor]) -> ScorePacks:
+    """Scores packs in this process, one after the other, when their result is asked for."""
+    return lambda batches: lambda: [forward(batch) for batch in batches]
+
+
+def _group_by_datapoint(samples: Sequence[PlanSample]) -> list[list[int]]:
+    """Positions of the samples of each datapoint: they share a prefix. Datapoints in order of first appearance."""
+    groups: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(sample.datapoint["datapoint_id"], []).append(index)
+    return list(groups.values())
+
+
+def _likelihoods(batches: Sequence[SharedPrefixBatch], logprobs: Sequence[Tensor]) -> Iterator[Likelihood]:
+    for batch, values in zip(batches, logprobs, strict=True):
+        yield from gold_likelihoods(batch, values)

@@ -1,0 +1,131 @@
+"""From responses to rewards, on a tiny random model, against plain forwards of one conversation at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import support.chat_tokenizers as chat
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
+from openrlhf.models.shared_prefix import SharedPrefixBatch
+from openrlhf.vr_cli.baseline_map import with_baseline
+from openrlhf.vr_cli.perplexity import Likelihood
+from openrlhf.vr_cli.plan_prompts import PlanPrompts
+from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths, score_locally
+from openrlhf.vr_cli.rewards import make_reward_function
+
+BASELINE = Likelihood(nll_sum=60.0, num_tokens=10)  # a perplexity of e^6
+
+
+def planned_messages(datapoint: dict, plan: str) -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": f"{datapoint['ask']} Plan: {plan}"},
+        {"role": "assistant", "content": datapoint["gold"]},
+    ]
+
+
+PROMPTS = PlanPrompts(extract_plan=lambda response: response.split("=")[-1], planned_messages=planned_messages)
+HARBOUR = with_baseline({"ask": "A harbour.", "gold": "No ship had called."}, "harbour", BASELINE)
+KEEPER = with_baseline({"ask": "The keeper.", "gold": "He wrote down every name that he knew."}, "keeper", BASELINE)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return chat.make_tokenizer(chat.CHATML)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.3,  # so that plans differ in what they are worth
+    )
+    model = LlamaForCausalLM(config).eval()
+    install_logprob_head(model)
+    return model
+
+
+class CountingScorer:
+    """Scores packs with a model and keeps them."""
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        self.model = model
+        self.batches: list[SharedPrefixBatch] = []
+
+    @torch.no_grad()
+    def forward(self, batch: SharedPrefixBatch) -> torch.Tensor:
+        self.batches.append(batch)
+        return shared_prefix_logprobs(self.model, batch)
+
+
+def make_scorer(tokenizer, forward, *, max_pack_tokens: int = 10_000) -> PlanScorer:
+    return PlanScorer(
+        prompts=PROMPTS,
+        tokenizer=tokenizer,
+        score_packs=score_locally(forward),
+        reward_function=make_reward_function("nll_delta"),
+        max_pack_tokens=max_pack_tokens,
+    )
+
+
+def sample(datapoint: dict, response: str) -> PlanSample:
+    return PlanSample(datapoint=datapoint, response=response, prompt_text=datapoint["ask"])
+
+
+@torch.no_grad()
+def plain_mean_nll(model, tokenizer, datapoint: dict, plan: str) -> float:
+    """From the full logits of one conversation."""
+    messages = planned_messages(datapoint, plan)
+    prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    start = len(tokenizer.encode(prompt, add_special_tokens=False))
+    ids = tokenizer.encode(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)
+    logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return -sum(logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))) / (len(ids) - start)
+
+
+@pytest.mark.parametrize("max_pack_tokens", [10_000, 120, 1])
+def test_rewards_of_several_groups_in_any_order_equal_plain_forwards(model, tokenizer, max_pack_tokens):
+    scorer = make_scorer(tokenizer, CountingScorer(model).forward, max_pack_tokens=max_pack_tokens)
+    asked = [(HARBOUR, "a storm"), (KEEPER, "ink"), (HARBOUR, "a sail"), (KEEPER, "names and ink"), (HARBOUR, "")]
+    rewards = scorer.score([sample(datapoint, f"reasons={plan}") for datapoint, plan in asked])
+    planned = [plain_mean_nll(model, tokenizer, datapoint, plan) for datapoint, plan in asked]
+    assert rewards.rewards == pytest.approx([6.0 - nll for nll in planned], abs=1e-5)  # nll_delta
+    assert rewards.metrics["planned_ppl"] == pytest.approx([math.exp(nll) for nll in planned], rel=1e-5)
+    assert rewards.metrics["baseline_ppl"] == pytest.approx([math.exp(6.0)] * 5)
+    assert {len(values) for values in rewards.metrics.values()} == {5}
+
+
+def test_packs_are_submitted_at_once_and_awaited_later(tokenizer):
+    submitted: list[int] = []
+
+    def score_packs(batches):
+        submitted.append(len(batches))
+        return lambda: [torch.full((batch.labels.numel(),), -6.0) for batch in batches]
+
+    scorer = PlanScorer(
+        prompts=PROMPTS,
+        tokenizer=tokenizer,
+        score_packs=score_packs,
+        reward_function=make_reward_function("nll_delta"),
+        max_pack_tokens=10_000,
+    )
+    wait = scorer.start([sample(HARBOUR, "a"), sample(KEEPER, "b"), sample(HARBOUR, "c")])
+    assert submitted == [2]  # one pack a datapoint
+    assert wait().rewards == [0.0, 0.0, 0.0]
+
+
+def test_a_conversation_that_could_not_fit_is_named(tokenizer):
+    def check(max_positions: int) -> None:
+        check_planned_lengths([HARBOUR, KEEPER], tokenizer, PROMPTS, max_plan_tokens=100, max_positions=max_positions)
+
+    check(max_positions=1000)
+    with pytest.raises(ValueError, match=r"datapoint 'harbour'.*the reference model has 100 positions"):
+        check(max_positions=100)
