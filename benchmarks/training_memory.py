@@ -1,0 +1,125 @@
+"""Seconds and peak memory of training on one pack, through the product's own loading and preparation.
+
+    python benchmarks/training_memory.py --gradient_checkpointing      # 1.5B Qwen2 shape, 14,000-token pack, on a GPU
+    python benchmarks/training_memory.py --layers 2 --hidden 256 --vocab 4096 --tokens 1000 --gradient_checkpointing
+
+The model is random, in bf16 on a GPU and fp32 elsewhere. One rank, ZeRO 2. A pack is one prompt and eight responses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from openrlhf.config import DeepspeedConfig, ModelConfig, OptimizerConfig
+from openrlhf.models.actor import load_causal_lm
+from openrlhf.models.logprobs import shared_prefix_logprobs
+from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
+from openrlhf.utils import get_strategy
+from openrlhf.utils.devices import GIB, current_device, device_type, peak_memory_gib, synchronize
+
+NUM_SAMPLES = 8
+RESPONSE_SHARE = 0.04
+"""Of the pack's tokens, each response."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29511", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    strategy = get_strategy(seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(args, folder)
+        engine = prepare(strategy, args, folder)
+    weights_gib = allocated_gib()
+    batch = make_pack(args).to(current_device())
+    for repeat in range(args.repeats):
+        seconds = train_once(strategy, engine, batch)
+        row = {
+            "device": torch.cuda.get_device_name() if device_type() == "cuda" else "cpu",
+            "torch": torch.__version__,
+            **vars(args),
+            "repeat": repeat,
+            "pack_tokens": batch.num_tokens,
+            "before_the_forward_gib": round(weights_gib, 2),
+            "peak_gib": round(peak_memory_gib(), 2),
+            "forward_backward_s": round(seconds, 3),
+        }
+        print(json.dumps(row), flush=True)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Seconds and peak memory of training on one pack.")
+    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--hidden", type=int, default=1536)
+    parser.add_argument("--vocab", type=int, default=151_936)
+    parser.add_argument("--tokens", type=int, default=14_000, help="tokens of the pack")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--gradient_checkpointing", action="store_true")
+    return parser.parse_args(argv)
+
+
+def save_model(args: argparse.Namespace, folder: str) -> None:
+    head_dim = 128 if args.hidden >= 1024 else 64
+    config = Qwen2Config(
+        vocab_size=args.vocab,
+        hidden_size=args.hidden,
+        intermediate_size=args.hidden * 35 // 6,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.hidden // head_dim,
+        num_key_value_heads=2,
+        max_position_embeddings=args.tokens,
+        tie_word_embeddings=True,
+    )
+    with torch.device(current_device()):
+        Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+def prepare(strategy: Any, args: argparse.Namespace, folder: str) -> Any:
+    on_gpu = device_type() == "cuda"
+    model_config = ModelConfig(
+        pretrain=folder, bf16=on_gpu, flash_attn=on_gpu, gradient_checkpointing=args.gradient_checkpointing
+    )
+    deepspeed = DeepspeedConfig(zero_stage=2, bf16=on_gpu)
+    model = strategy.load_model(partial(load_causal_lm, model_config), deepspeed)
+    return strategy.prepare_train(model, deepspeed=deepspeed, optimizer=OptimizerConfig(), num_optimizer_steps=1)
+
+
+def make_pack(args: argparse.Namespace) -> SharedPrefixBatch:
+    """A prompt and NUM_SAMPLES responses of RESPONSE_SHARE each."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, args.vocab, (args.tokens,), generator=generator).tolist()
+    response = int(args.tokens * RESPONSE_SHARE)
+    prompt = tokens[: args.tokens - NUM_SAMPLES * response]
+    starts = range(len(prompt), args.tokens, response)
+    sequences = [
+        LabeledSequence(token_ids=prompt + tokens[start : start + response], label_start=len(prompt))
+        for start in starts
+    ]
+    (batch,) = pack_shared_prefix(sequences, max_tokens=args.tokens)
+    return batch
+
+
+def train_once(strategy: Any, engine: Any, batch: SharedPrefixBatch) -> float:
+    """Seconds of a forward and a backward pass; no optimizer step."""
+    synchronize()
+    start = time.perf_counter()
+    logprobs = shared_prefix_logprobs(engine, batch)
+    strategy.backward(engine, -logprobs.mean(), is_last=False)
+    synchronize()
+    return time.perf_counter() - start
+
+
+def allocated_gib() -> float:
+    return torch.cuda.memory_allocated() / GIB if device_type() == "cuda" else peak_memory_gib()
+
+
+if __name__ == "__main__":
+    main()
