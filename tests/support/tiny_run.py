@@ -44,7 +44,8 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     texts = [text for errand in ERRANDS for text in errand]
-    texts += [value for value in vars(prompt_utils).values() if isinstance(value, str)]
+    wording = {name: text for name, text in vars(prompt_utils).items() if not name.startswith("__")}  # no paths
+    texts += [text for text in wording.values() if isinstance(text, str)]
     special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
         vocab_size=500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
