@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from openrlhf.config import ModelConfig
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
+from openrlhf.models.noise import silence
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.utils.devices import current_device
 
@@ -32,22 +33,18 @@ class Actor(nn.Module):
 def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     """Loads a causal language model for shared-prefix batches, on the CPU or, under ZeRO-3, partitioned.
 
-    Dropout is off: log-probs before and during an update must come from the same function.
+    It is `silence`d: training mode computes what evaluation mode does.
 
     Raises:
         ValueError: the architecture is one whose log-probs cannot be packed (see `install_logprob_head`).
     """
-    hf_config = AutoConfig.from_pretrained(config.pretrain, trust_remote_code=config.trust_remote_code)
-    for name in ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
-        if hasattr(hf_config, name):
-            setattr(hf_config, name, 0.0)
     model = AutoModelForCausalLM.from_pretrained(
         config.pretrain,
-        config=hf_config,
         dtype=torch.bfloat16 if config.bf16 else torch.float32,
         attn_implementation="flex_attention" if config.flash_attn else "sdpa",
         trust_remote_code=config.trust_remote_code,
     )
+    silence(model)
     install_logprob_head(model, compiled=config.torch_compile)
     if config.use_liger_kernel:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
