@@ -12,6 +12,10 @@ from torch import Tensor
 
 from openrlhf.config import KLEstimator
 
+MAX_LOG_RATIO = 60.0
+"""A log-ratio is clamped here before it is exponentiated, and its gradient is 0 beyond. exp overflows fp32 at 88.7;
+exp(60) = 1e26 leaves room for products with advantages and for sums over tokens."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyLossInputs:
@@ -46,9 +50,11 @@ def policy_loss(
     """Clipped surrogate of PPO (Schulman et al. 2017, eq. 7), mean over a response's tokens, summed over responses.
 
     With `ref_logprobs`, kl_coef x KL(policy, reference) per token is added, as in GRPO (Shao et al. 2024, eq. 3).
+    Tokens whose log-ratio had to be clamped are counted in `log_ratio_clamped_frac`.
     """
     log_ratio = inputs.logprobs - inputs.old_logprobs  # (L,)
-    ratio = log_ratio.exp()
+    ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
+    overflows = log_ratio > MAX_LOG_RATIO
     unclipped = ratio * inputs.advantages
     clipped = ratio.clamp(1 - eps_clip, 1 + eps_clip) * inputs.advantages
     token_loss = -torch.minimum(unclipped, clipped)  # (L,)
@@ -59,9 +65,13 @@ def policy_loss(
         "approx_kl": estimate_kl(-log_ratio, "k3"),  # KL(old || current): samples come from the old policy
     }
     if inputs.ref_logprobs is not None:
-        kl = estimate_kl(inputs.logprobs - inputs.ref_logprobs, kl_estimator)
+        ref_log_ratio = inputs.logprobs - inputs.ref_logprobs
+        kl = estimate_kl(ref_log_ratio, kl_estimator)
+        if kl_estimator == "k3":
+            overflows |= ref_log_ratio < -MAX_LOG_RATIO
         metrics["kl_loss"] = kl
         token_loss = token_loss + kl_coef * kl
+    metrics["log_ratio_clamped_frac"] = overflows.float()
     per_sample = {name: _mean_per_sample(value.detach(), inputs).sum().item() for name, value in metrics.items()}
     return PolicyLossOutput(loss_sum=_mean_per_sample(token_loss, inputs).sum(), metric_sums=per_sample)
 
@@ -69,13 +79,14 @@ def policy_loss(
 def estimate_kl(log_ratio: Tensor, estimator: KLEstimator) -> Tensor:
     """Per-token estimate of KL(p || q) from d = log p - log q at tokens sampled from p (Schulman 2020).
 
-    k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d.
+    k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d, with d at least -MAX_LOG_RATIO.
     """
     if estimator == "k1":
         return log_ratio
     if estimator == "k2":
         return log_ratio.square() / 2
-    return torch.exp(-log_ratio) - 1 + log_ratio
+    clamped = log_ratio.clamp(min=-MAX_LOG_RATIO)
+    return torch.exp(-clamped) - 1 + clamped
 
 
 def _mean_per_sample(values: Tensor, inputs: PolicyLossInputs) -> Tensor:

@@ -59,6 +59,37 @@ def test_kl_term_is_added_per_token():
     assert output.metric_sums["kl_loss"] == pytest.approx(k3 / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("advantage", [0.0, 1.0, -1.0])
+@pytest.mark.parametrize(("log_ratio", "ref_log_ratio"), [(200.0, 200.0), (-200.0, -200.0), (-200.0, 200.0)])
+def test_log_ratios_beyond_exp_stay_finite_and_are_counted(log_ratio, ref_log_ratio, advantage):
+    """exp(200) is infinite in fp32, and 0 times that is not a number."""
+    logprobs = torch.tensor([-1.0, -1.0], requires_grad=True)
+    given = PolicyLossInputs(
+        logprobs=logprobs, old_logprobs=torch.tensor([-1.0, -1.0 - log_ratio]),
+        ref_logprobs=torch.tensor([-1.0, -1.0 - ref_log_ratio]), advantages=torch.full((2,), advantage),
+        label_samples=torch.tensor([0, 0]), num_samples=1,
+    )  # fmt: skip
+    output = policy_loss(given, eps_clip=0.2, kl_coef=1e-6, kl_estimator="k3")
+    output.loss_sum.backward()
+    assert math.isfinite(output.loss_sum.item())
+    assert logprobs.grad.isfinite().all()
+    assert all(math.isfinite(value) for value in output.metric_sums.values())
+    # the second of two tokens; where neither exponent is large, nothing is clamped
+    clamped = log_ratio > 0 or ref_log_ratio < 0
+    assert output.metric_sums["log_ratio_clamped_frac"] == (0.5 if clamped else 0.0)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_kl_of_an_ordinary_log_ratio_is_not_clamped(estimator):
+    d = -20.0
+    expected = {"k1": d, "k2": 200.0, "k3": math.exp(20.0) - 1 + d}[estimator]
+    log_ratio = torch.tensor([d], requires_grad=True)
+    kl = estimate_kl(log_ratio, estimator)
+    kl.backward()
+    assert kl.item() == pytest.approx(expected, rel=1e-6)
+    assert log_ratio.grad.item() == pytest.approx({"k1": 1.0, "k2": d, "k3": 1 - math.exp(20.0)}[estimator], rel=1e-6)
+
+
 def test_no_samples_give_zero_with_a_gradient():
     none = torch.zeros(0, requires_grad=True)
     given = PolicyLossInputs(
