@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-import support.chat_tokenizers as chat
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+import support.chat_tokenizers as chat
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.vr_cli.baseline_map import with_baseline

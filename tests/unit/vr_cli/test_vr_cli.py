@@ -14,11 +14,12 @@ import importlib, pkgutil, sys
 import openrlhf.vr_cli as package
 names = [module.name for module in pkgutil.iter_modules(package.__path__)]
 assert len(names) >= 7, names
-for name in names:
-    if name != "plan_scoring":
-        importlib.import_module(f"openrlhf.vr_cli.{name}")
+packing = {"plan_scoring", "scoring_noise"}
+for name in set(names) - packing:
+    importlib.import_module(f"openrlhf.vr_cli.{name}")
 print(*sorted({"ray", "deepspeed", "vllm", "torch"} & sys.modules.keys()))
-importlib.import_module("openrlhf.vr_cli.plan_scoring")
+for name in packing:
+    importlib.import_module(f"openrlhf.vr_cli.{name}")
 print(*sorted({"ray", "deepspeed", "vllm"} & sys.modules.keys()))
 """
 

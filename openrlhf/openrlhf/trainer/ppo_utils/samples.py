@@ -5,7 +5,7 @@ A *group* is all samples of one prompt; G is its size, R a response's length in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
