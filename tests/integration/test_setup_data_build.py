@@ -16,8 +16,8 @@ import pytest
 
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main as write_annotations
+from support.books import make_books
 from support.fake_openai_server import FakeServer
-from tests.integration.test_setup_data_trouble import make_books
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("splits.json", "story_dataset_train.jsonl", "story_dataset_val.jsonl")

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from setup_data.annotations import check_against_book, read_annotations
-from setup_data.book import Book, Chapter, read_book, write_book
+from setup_data.book import read_book
 from setup_data.compile_dataset import main as compile_dataset
 from setup_data.write_annotations import main
 from setup_data.writing import client, steps
+from support.books import make_books
 from support.fake_openai_server import ANSWER_FAULTS, SERVER_FAULTS, FakeServer, random_faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,22 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.02)
-
-
-def make_books(work_dir: Path) -> Path:
-    """Two stories of four chapters; one chapter is longer than the context of 4,000 tokens."""
-    rng = random.Random(0)
-    for story_id in ("harbour", "orchard"):
-        chapters = []
-        for index in range(4):
-            num_words = 6000 if (story_id, index) == ("orchard", 1) else 220
-            words = [
-                rng.choice(("Ann Reed", "Tom Hale", "saw", "took", "the", "boat.", "lamp", "rain,"))
-                for _ in range(num_words)
-            ]
-            chapters.append(Chapter(header=f"Chapter {index + 1}", text=" ".join(words)))
-        write_book(Book(story_id=story_id, title=story_id.title(), chapters=tuple(chapters)), work_dir / "books")
-    return work_dir
 
 
 def write(work_dir: Path, server_url: str, *flags: str) -> int:
