@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
+from openrlhf.errors import UserError
 from openrlhf.vr_cli.datapoints import SYNOPSIS_TITLE, extract_synopsis, gold_text, is_messages_row
 from openrlhf.vr_cli.plan_prompts import PlanPrompts
 
@@ -56,6 +57,19 @@ class PromptSettings:
     include_character_sheets: bool = True
     include_previous_chapters: bool = True
     include_synopsis: bool = True
+
+    @classmethod
+    def from_dict(cls, switches: Mapping[str, bool]) -> PromptSettings:
+        """Raises UserError where these are not exactly the switches of this version."""
+        known, given = {field.name for field in fields(cls)}, set(switches)
+        if known != given:
+            wrong = [f"unknown: {', '.join(sorted(given - known))}"] * bool(given - known)
+            wrong += [f"missing: {', '.join(sorted(known - given))}"] * bool(known - given)
+            raise UserError(
+                f"a baseline map with other prompt switches than this version has ({'; '.join(wrong)}); run "
+                "compute_baseline_perplexity.py again"
+            )
+        return cls(**switches)
 
     def to_dict(self) -> dict[str, bool]:
         return asdict(self)
@@ -148,7 +162,7 @@ def extract_plan(response: str) -> str:
 
 def plan_prompts(settings: Mapping[str, bool]) -> PlanPrompts:
     """What scores a plan, with the settings that a baseline was computed with (its provenance's `prompt_settings`)."""
-    planned_messages = partial(build_planned_messages, settings=PromptSettings(**settings))
+    planned_messages = partial(build_planned_messages, settings=PromptSettings.from_dict(settings))
     return PlanPrompts(extract_plan=extract_plan, planned_messages=planned_messages)
 
 

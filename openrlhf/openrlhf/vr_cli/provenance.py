@@ -13,6 +13,8 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from openrlhf.errors import UserError
+
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In the order in which `transformers` looks for them; either may be split, with an index beside it."""
 
@@ -55,15 +57,18 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, value: Any) -> Provenance:
-        """Raises ValueError where `value` is not what `to_dict` gave."""
+        """Raises UserError where `value` is not what `to_dict` gave."""
         try:
             provenance = cls(**value)
         except TypeError as error:
-            raise ValueError(f"incomplete provenance ({error})") from None
-        texts = [value for name, value in vars(provenance).items() if name != "prompt_settings"]
+            raise UserError(f"incomplete provenance ({error})") from None
+        texts = {name: text for name, text in vars(provenance).items() if name != "prompt_settings"}
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                raise UserError(f"a provenance whose {name} is {text!r:.60}, no string")
         switches = provenance.prompt_settings
-        if not all(isinstance(text, str) for text in texts) or not isinstance(switches, dict):
-            raise ValueError("a provenance of other types")
+        if not isinstance(switches, dict) or not all(type(switch) is bool for switch in switches.values()):
+            raise UserError(f"a provenance whose prompt_settings are {switches!r:.60}, no switches that are on or off")
         return provenance
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def weights_sha256(model_name: str) -> str:
     and loading the model afterwards finds them in the page cache. Downloads a hub model that is not cached yet.
 
     Raises:
-        ValueError: there is no such model, or it has no weights.
+        UserError: there is no such model, or it has no weights.
     """
     files = _weight_files(_model_folder(model_name))
     with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
@@ -118,7 +123,7 @@ def _model_folder(model_name: str) -> Path:
             if any(folder.glob(f"{stem}*.{suffix}")):
                 return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ValueError(
+        raise UserError(
             f"model {model_name!r} is neither a folder nor a hub model that can be reached ({type(error).__name__}); "
             "check the spelling, or give the path of a downloaded model"
         ) from None
@@ -131,8 +136,15 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return [folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    raise ValueError(f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}, or an index of shards")
+            return [folder / shard for shard in _shards(index)]
+    raise UserError(f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}, or an index of shards")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index} is no index of weight files ({error}); restore the model's folder") from None
 
 
 def _file_sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from openrlhf.errors import UserError
 from openrlhf.vr_cli.datapoints import extract_synopsis
 from prompt_utils import (
     PROMPT_TEMPLATE_VERSION,
@@ -17,6 +18,7 @@ from prompt_utils import (
     build_planned_messages,
     build_reasoning_messages,
     extract_plan,
+    plan_prompts,
     prompt_settings_from,
 )
 
@@ -222,3 +224,13 @@ def test_changed_wording_needs_a_new_version():
     assert fingerprint == FINGERPRINTS[PROMPT_TEMPLATE_VERSION], (
         "prompts changed: raise PROMPT_TEMPLATE_VERSION (baselines made before cannot be compared) and record this"
     )
+
+
+def test_the_switches_of_another_version_are_refused():
+    switches = PromptSettings().to_dict()
+    assert PromptSettings.from_dict(switches) == PromptSettings()
+    with pytest.raises(UserError, match=r"unknown: include_weather\).*compute_baseline_perplexity"):
+        plan_prompts({**switches, "include_weather": True})
+    del switches["include_synopsis"]
+    with pytest.raises(UserError, match=r"missing: include_synopsis"):
+        plan_prompts(switches)

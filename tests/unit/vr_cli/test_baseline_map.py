@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf.vr_cli.baseline_map import (
-    PROVENANCE_KEY,
-    BaselineMap,
-    baseline_likelihood,
-    load_plain_pickle,
-    with_baseline,
-)
+from openrlhf.errors import UserError
+from openrlhf.vr_cli.baseline_map import PROVENANCE_KEY, BaselineMap, baseline_likelihood, with_baseline
 from openrlhf.vr_cli.perplexity import Likelihood
+from openrlhf.vr_cli.plain_pickle import load_plain_pickle
 from openrlhf.vr_cli.provenance import Provenance, weights_sha256
 
 CHAPTER = {
@@ -85,68 +81,98 @@ def test_prompts_resolve_by_id_else_by_their_text():
 def test_misses_name_what_is_missing_and_where(tmp_path, datapoint_id, prompt, complaint):
     small_map().save(tmp_path / "map.pkl")
     loaded = BaselineMap.load(tmp_path / "map.pkl")
-    with pytest.raises(ValueError, match=complaint) as error:
+    with pytest.raises(UserError, match=complaint) as error:
         loaded.resolve(datapoint_id, prompt)
     assert "setup_rl_data.py" in str(error.value)
 
 
 def test_two_datapoints_with_one_id_are_an_error():
     datapoint = with_baseline(CHAPTER, "emma/1", BASELINE)
-    with pytest.raises(ValueError, match="'emma/1'"):
+    with pytest.raises(UserError, match="'emma/1'"):
         BaselineMap({"a": datapoint, "b": dict(datapoint)}, PROVENANCE)
 
 
-class Touch:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
+def write(path: Path, entry: dict, **provenance) -> Path:
+    """A map of one entry, whatever is in it."""
+    path.write_bytes(pickle.dumps({PROVENANCE_KEY: {**PROVENANCE.to_dict(), **provenance}, "They meet.": entry}))
+    return path
 
 
-def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path):
-    victim, file = tmp_path / "victim", tmp_path / "map.pkl"
-    file.write_bytes(pickle.dumps({"a": Touch(str(victim))}))
-    with pytest.raises(ValueError, match=r"map\.pkl is not a usable baseline map: it refers to pathlib"):
-        BaselineMap.load(file)
-    assert not victim.exists()
+ENTRY = with_baseline(CHAPTER, "emma/1", BASELINE)
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_any_class_is_refused_at_any_protocol(tmp_path, protocol):
-    file = tmp_path / "map.pkl"
-    file.write_bytes(pickle.dumps({"a": Path("x")}, protocol=protocol))
-    with pytest.raises(ValueError, match="only plain dicts"):
-        load_plain_pickle(file)
+def without(field: str) -> dict:
+    return {name: value for name, value in ENTRY.items() if name != field}
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (b"", "not a readable pickle"),
-        (b"{}", "not a readable pickle"),
+        (b"{}", "the byte b'{', which is no instruction"),
         (pickle.dumps({"a": {}})[:-3], "not a readable pickle"),
         (pickle.dumps([1]), "computed with"),
         (pickle.dumps({"a": {}}), "computed with"),
         (pickle.dumps({PROVENANCE_KEY: {"dtype": "float32"}}), "incomplete provenance"),
-        (
-            pickle.dumps({PROVENANCE_KEY: PROVENANCE.to_dict(), "a": {"baseline_ppl": 3.0}}),
-            "without a complete baseline",
-        ),
-        (pickle.dumps({PROVENANCE_KEY: PROVENANCE.to_dict(), "a": None}), "without a complete baseline"),
+        (pickle.dumps({PROVENANCE_KEY: None}), "incomplete provenance"),
+        (pickle.dumps({"a": Path("x")}), "only plain dicts, lists, strings and numbers are read"),
     ],
 )
 def test_what_is_no_map_is_refused_with_its_name(tmp_path, content, complaint):
     file = tmp_path / "map.pkl"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"map\.pkl is not a usable .*{complaint}.*compute_baseline_perplexity"):
+    with pytest.raises(UserError, match=rf"map\.pkl is not a usable .*{complaint}.*compute_baseline_perplexity"):
         BaselineMap.load(file)
 
 
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        (None, "expected a JSON object, got null"),
+        ([], "expected a JSON object, got a list"),
+        (without("story_text"), "field 'story_text' is missing"),
+        (without("datapoint_id"), "its datapoint_id is None, no string"),
+        ({**ENTRY, "datapoint_id": ["emma/1"]}, r"its datapoint_id is \['emma/1'\], no string"),
+        ({**ENTRY, "datapoint_id": ""}, "its datapoint_id is '', no string"),
+        (without("baseline_nll_sum"), "its baseline_nll_sum is None, no finite number"),
+        (without("baseline_ppl"), "its baseline_ppl is None, no finite number"),
+        ({**ENTRY, "baseline_nll_sum": "4"}, "its baseline_nll_sum is '4', no finite number"),
+        ({**ENTRY, "baseline_nll_sum": 10**400}, "an integer of more than 64 bits|a LONG4 instruction"),
+        ({**ENTRY, "baseline_nll_sum": math.nan}, "it holds the number nan"),
+        ({**ENTRY, "baseline_nll_sum": math.inf}, "it holds the number inf"),
+        ({**ENTRY, "baseline_nll_sum": -1e9}, "its baseline_nll_sum is -1000000000.0 over 3 tokens, which no model"),
+        ({**ENTRY, "baseline_nll_sum": 1e9}, "its baseline_nll_sum is 1000000000.0 over 3 tokens, which no model"),
+        (without("baseline_num_tokens"), "its baseline_num_tokens is None, no number of tokens"),
+        ({**ENTRY, "baseline_num_tokens": 1.5}, "its baseline_num_tokens is 1.5, no number of tokens"),
+        ({**ENTRY, "baseline_num_tokens": True}, "its baseline_num_tokens is True, no number of tokens"),
+        ({**ENTRY, "baseline_num_tokens": 0}, "its baseline_num_tokens is 0, no number of tokens"),
+        ({**ENTRY, "baseline_ppl": 5.0}, "its baseline_ppl is 5.0, but its nll_sum and num_tokens give 4"),
+    ],
+)
+def test_an_impossible_entry_is_refused_in_one_sentence(tmp_path, entry, complaint):
+    with pytest.raises(UserError, match=complaint) as error:
+        BaselineMap.load(write(tmp_path / "map.pkl", entry))
+    assert "map.pkl is not a usable baseline map: " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "complaint"),
+    [
+        ({"dtype": 32}, "a provenance whose dtype is 32, no string"),
+        ({"weights_sha256": None}, "a provenance whose weights_sha256 is None, no string"),
+        ({"prompt_settings": []}, r"a provenance whose prompt_settings are \[\]"),
+        ({"prompt_settings": {"use_system_role": "yes"}}, "prompt_settings are .*no switches that are on or off"),
+        ({"colour": "red"}, "incomplete provenance .*colour"),
+    ],
+)
+def test_an_impossible_provenance_is_refused_in_one_sentence(tmp_path, provenance, complaint):
+    with pytest.raises(UserError, match=complaint):
+        BaselineMap.load(write(tmp_path / "map.pkl", ENTRY, **provenance))
+
+
 def test_a_missing_map_says_how_to_make_one(tmp_path):
-    with pytest.raises(ValueError, match=r"no baseline map .*none\.pkl.*compute_baseline_perplexity"):
+    with pytest.raises(UserError, match=r"no baseline map .*none\.pkl.*compute_baseline_perplexity"):
         BaselineMap.load(tmp_path / "none.pkl")
 
 
@@ -163,7 +189,7 @@ def test_every_difference_in_provenance_is_listed():
         prompt_template_version="2",
         prompt_settings={"use_system_role": False, "include_synopsis": True},
     )
-    with pytest.raises(ValueError, match="computed differently") as error:
+    with pytest.raises(UserError, match="computed differently") as error:
         small_map().check_provenance(other)
     for part in (
         "model weights: models/a (sha256 000000000000), here models/b (sha256 111111111111)",
@@ -186,6 +212,13 @@ def test_weights_hash_sees_content_and_not_names(tmp_path):
     assert hashes["a"] != hashes["tuned"]
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 1}', "[" * 100_000])
+def test_a_broken_index_of_shards_is_named(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json is no index of weight files"):
+        weights_sha256(str(tmp_path))
+
+
 def test_weights_hash_covers_every_shard(tmp_path):
     weight_map = {"x": "model-2.safetensors", "y": "model-1.safetensors", "z": "model-2.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
@@ -197,5 +230,5 @@ def test_weights_hash_covers_every_shard(tmp_path):
 
 
 def test_a_folder_without_weights_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"no weights: expected model\.safetensors"):
+    with pytest.raises(UserError, match=r"no weights: expected model\.safetensors"):
         weights_sha256(str(tmp_path))
