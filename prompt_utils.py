@@ -119,7 +119,13 @@ specific, and it must make sense to someone who has not read your reasoning."""
 
 MESSAGES_ANSWER_INSTRUCTIONS = "Now give the answer, and nothing but the answer."
 
-PLAN_MARKERS = re.compile(r"In summary[:,]|Detailed Plan:")
+PLAN_MARKER = re.compile(
+    r"(?P<lead>^[ \t>#]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)?)?"  # heading, quotation or list marks at the start of a line
+    r"(?P<open>[*_]{1,3})?(?<![^\W_])(?P<words>in[ \t]{1,3}summary|detailed[ \t]{1,3}plan)(?P<close>[*_]{0,3})"
+    r"[ \t]{0,3}(?P<sign>[:,])?(?(open)(?P<after>[*_]{0,3}))(?P<end>[ \t]*(?:#+[ \t]*)?$)?",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What may announce a plan; `_announces_plan` says which of its matches do."""
 
 
 def build_reasoning_messages(datapoint: Datapoint, settings: PromptSettings | None = None) -> Messages:
@@ -153,11 +159,34 @@ def build_planned_messages(datapoint: Datapoint, plan: str, settings: PromptSett
 def extract_plan(response: str) -> str:
     """The plan in a response: what follows its last `In summary:`, `In summary,` or `Detailed Plan:`, stripped.
 
-    All of the response where there is no such marker or nothing after it. Blank only if the response is blank; the
-    planned conversation then has an empty plan section, and its reward says what that is worth.
+    The marker may be emphasised, a heading or a list item, and at the start of a line it may have any case. One with
+    nothing after it does not count. All of the response where there is none. Blank only if the response is blank.
     """
-    plan = PLAN_MARKERS.split(response)[-1].strip()
-    return plan or response.strip()
+    markers = [match for match in PLAN_MARKER.finditer(response) if _announces_plan(match)]
+    end = len(response)
+    for marker in reversed(markers):
+        plan = response[marker.end() : end].strip()
+        if plan.strip("*_"):
+            return _without_open_emphasis(plan, marker)
+        end = marker.start()
+    return response.strip()
+
+
+def _announces_plan(match: re.Match[str]) -> bool:
+    """Lower-case words inside a line are prose, and so are words without colon or comma that are no heading."""
+    starts_line, capital = match["lead"] is not None, match["words"][0].isupper()
+    if match["sign"] == ":":
+        return starts_line or capital
+    if match["sign"] == ",":
+        return capital and match["words"][0] == "I"
+    return starts_line and match["end"] is not None and ("#" in match["lead"] or match["open"] is not None)
+
+
+def _without_open_emphasis(plan: str, marker: re.Match[str]) -> str:
+    """`**In summary: a.**`: the emphasis that began before the marker ends with the plan."""
+    mark = marker["open"]
+    closed_at_end = mark is not None and not marker["close"] and not marker["after"] and plan.endswith(mark)
+    return plan.removesuffix(mark).rstrip() if closed_at_end and plan.count(mark) == 1 else plan
 
 
 def plan_prompts(settings: Mapping[str, bool]) -> PlanPrompts:

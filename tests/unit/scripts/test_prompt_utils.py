@@ -183,7 +183,39 @@ def test_the_synopsis_can_be_read_back_from_every_prompt():
         ("Detailed Plan:\n1. They meet.\n2. They part.", "1. They meet.\n2. They part."),
         ("In summary: no. Wait.\nIn summary: they part.", "they part."),
         ("Detailed Plan: a. In summary, b", "b"),
-        ("in summary: lower case is prose", "in summary: lower case is prose"),
+        ("So, in summary: lower case in a line is prose", "So, in summary: lower case in a line is prose"),
+        ("in summary, lower case is prose", "in summary, lower case is prose"),
+        ("Reasons.\nin summary: they meet.", "they meet."),
+        ("The main summary: no marker", "The main summary: no marker"),
+        ("Nothing in summary\nfollows", "Nothing in summary\nfollows"),
+        ("In summary: A. In summary:", "A."),
+        ("In summary: A.\n\n## In summary\n", "A."),
+        ("In summary: A.\n**In summary:**", "A."),
+        ("**In summary:** a", "a"),
+        ("**In summary**: a", "a"),
+        ("**In summary**, a", "a"),
+        ("**In summary: a b.**", "a b."),
+        ("**In summary: a *b* and **c**", "a *b* and **c**"),
+        ("__In Summary:__ a", "a"),
+        ("*In summary:* a", "a"),
+        ("In summary: **a** b", "**a** b"),
+        ("In Summary: a", "a"),
+        ("IN SUMMARY: a", "a"),
+        ("In Summary, a", "a"),
+        ("Reasons. In Summary: a", "a"),
+        ("In summary : a", "a"),
+        ("## In summary\n\na", "a"),
+        ("## In summary: a", "a"),
+        ("### **In summary**\na", "a"),
+        ("**In Summary**\na", "a"),
+        ("Why.\n### Detailed Plan: ###\na", "a"),
+        ("### Detailed plan ###\na", "a"),
+        ("**Detailed Plan:**\n1. a\n2. b", "1. a\n2. b"),
+        ("5. In summary: a", "a"),
+        ("- **In summary:** a", "a"),
+        ("> In summary: a", "a"),
+        ("In summary: #1 first", "#1 first"),
+        ("Detailed plan, and more", "Detailed plan, and more"),
         ("  They meet.\n", "They meet."),
         ("They meet. In summary:", "They meet. In summary:"),
         (" \n", ""),
@@ -191,6 +223,11 @@ def test_the_synopsis_can_be_read_back_from_every_prompt():
 )
 def test_plan_follows_the_last_marker(response, plan):
     assert extract_plan(response) == plan
+
+
+def test_plans_are_found_in_time_linear_in_the_response():
+    for hostile in ("*" * 100_000, "#" * 100_000, " " * 100_000, "in summary " * 10_000, "- " * 50_000 + "x"):
+        assert extract_plan(f"{hostile}\nIn summary: a") == "a"  # seconds would be hours if it were not
 
 
 def test_every_setting_has_a_switch():
