@@ -66,30 +66,26 @@ class PlanScorer:
     def start(self, samples: Sequence[PlanSample]) -> Callable[[], Rewards]:
         """Submits the forwards of samples of one or of several groups; what it returns waits for their rewards.
 
-        Samples of one datapoint share packs. Raises ValueError where a conversation has no gold span.
+        Samples of one datapoint share packs, and equal plans of a datapoint one forward: the same plan must not be worth
+        more or less for its place in a pack. Raises ValueError where a conversation has no gold span.
         """
         plans = [self.prompts.extract_plan(sample.response) for sample in samples]
-        groups = _group_by_datapoint(samples)
-        batches = [batch for group in groups for batch in self._pack(samples, plans, group)]
+        sequences = [self.planned_sequence(sample.datapoint, plan) for sample, plan in zip(samples, plans, strict=True)]
+        groups = _unique_by_datapoint(samples, sequences)
+        batches = [batch for group in groups for batch in pack_shared_prefix(group, max_tokens=self.max_pack_tokens)]
         wait = self.score_packs(batches)
 
         def rewards() -> Rewards:
-            in_group_order = _likelihoods(batches, wait())
-            order = [index for group in groups for index in group]
-            planned = [value for _, value in sorted(zip(order, in_group_order, strict=True), key=lambda pair: pair[0])]
-            return self._rewards(samples, plans, planned)
+            in_order_of_groups = _likelihoods(batches, wait())
+            scored = [sequence for group in groups for sequence in group]
+            by_tokens = dict(zip(map(_tokens, scored), in_order_of_groups, strict=True))
+            return self._rewards(samples, plans, [by_tokens[_tokens(sequence)] for sequence in sequences])
 
         return rewards
 
     def planned_sequence(self, datapoint: Datapoint, plan: str) -> LabeledSequence:
         """The planned conversation, labels on its gold span."""
         return planned_sequence(self.tokenizer, self.prompts, datapoint, plan)
-
-    def _pack(
-        self, samples: Sequence[PlanSample], plans: Sequence[str], group: Sequence[int]
-    ) -> list[SharedPrefixBatch]:
-        sequences = [self.planned_sequence(samples[index].datapoint, plans[index]) for index in group]
-        return pack_shared_prefix(sequences, max_tokens=self.max_pack_tokens)
 
     def _rewards(self, samples: Sequence[PlanSample], plans: Sequence[str], planned: Sequence[Likelihood]) -> Rewards:
         """From each plan's likelihood of the gold text to its reward."""
@@ -150,12 +146,19 @@ def score_locally(forward: Callable[[SharedPrefixBatch], Tensor]) -> ScorePacks:
     return lambda batches: lambda: [forward(batch) for batch in batches]
 
 
-def _group_by_datapoint(samples: Sequence[PlanSample]) -> list[list[int]]:
-    """Positions of the samples of each datapoint: they share a prefix. Datapoints in order of first appearance."""
-    groups: dict[str, list[int]] = {}
-    for index, sample in enumerate(samples):
-        groups.setdefault(sample.datapoint["datapoint_id"], []).append(index)
-    return list(groups.values())
+def _unique_by_datapoint(
+    samples: Sequence[PlanSample], sequences: Sequence[LabeledSequence]
+) -> list[list[LabeledSequence]]:
+    """The different sequences of each datapoint, which share a prefix; all in order of first appearance."""
+    groups: dict[str, dict[tuple[int, ...], LabeledSequence]] = {}
+    for sample, sequence in zip(samples, sequences, strict=True):
+        groups.setdefault(sample.datapoint["datapoint_id"], {}).setdefault(_tokens(sequence), sequence)
+    return [list(group.values()) for group in groups.values()]
+
+
+def _tokens(sequence: LabeledSequence) -> tuple[int, ...]:
+    """What a score depends on."""
+    return (sequence.label_start, *sequence.token_ids)
 
 
 def _likelihoods(batches: Sequence[SharedPrefixBatch], logprobs: Sequence[Tensor]) -> Iterator[Likelihood]:

@@ -103,6 +103,23 @@ def test_rewards_of_several_groups_in_any_order_equal_plain_forwards(model, toke
     assert {len(values) for values in rewards.metrics.values()} == {5}
 
 
+def test_equal_plans_are_scored_once_and_get_equal_rewards(tokenizer):
+    """A scorer whose noise depends on the place in the pack: the k-th sample's labels cost k nats each."""
+    seen: list[SharedPrefixBatch] = []
+
+    def noisy(batch: SharedPrefixBatch) -> torch.Tensor:
+        seen.append(batch)
+        return -1.0 - batch.label_samples.float()
+
+    scorer = make_scorer(tokenizer, noisy)
+    responses = ["a", "first=a", "b", "a", "second=b", "c", "a", "a"]
+    rewards = scorer.score([sample(HARBOUR, response) for response in responses])
+    assert [batch.num_samples for batch in seen] == [3]  # a, b, c
+    # nll_delta: 6 nats of baseline less 1, 2 and 3.
+    assert rewards.rewards == pytest.approx([5.0, 5.0, 4.0, 5.0, 4.0, 3.0, 5.0, 5.0], abs=1e-12)
+    assert len(set(rewards.rewards)) == 3
+
+
 def test_packs_are_submitted_at_once_and_awaited_later(tokenizer):
     submitted: list[int] = []
 
