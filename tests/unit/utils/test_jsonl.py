@@ -31,3 +31,52 @@ def test_a_torn_line_is_cut_off(tmp_path):
         path.write_bytes(content)
         assert cut_torn_line(path) == len(content) - len(left)
         assert path.read_bytes() == left
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b"[" * 100_000, "containers are nested more than 64 deep"),
+        (b"[" * 65 + b"]" * 65, "containers are nested more than 64 deep"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "containers are nested more than 64 deep"),
+        (b'{"a": "\\ud800"}', "text .surrogates not allowed"),
+        (b'{"a": {"\\udc00": [1]}}', "text .surrogates not allowed"),
+        (b'{"a": "\xed\xa0\x80"}', "can't decode byte 0xed"),
+        (b'{"a": "caf\xe9"}', "can't decode byte 0xe9"),
+        ('{"a": 1}'.encode("utf-16"), "can't decode byte 0xff"),
+        ('{"a": 1}'.encode("utf-16-le"), "Expecting property name"),
+        (b'\xef\xbb\xbf{"a": 1}', "Unexpected UTF-8 BOM"),
+        (b'{"a": "\x00"}', "Invalid control character"),
+        (b"\x00\x00\x00\x00", "Expecting value"),  # a block that a crash left unwritten
+        (b'{"a": NaN}', "nan|NaN is not a finite number"),
+        (b'{"a": [-Infinity]}', "-Infinity is not a finite number"),
+        (b'{"a": 1e999}', "1e999 is not a finite number"),
+        (b'{"a": 9223372036854775808}', r"9223372036854775808\.\.\. does not fit into 64 bits"),
+        (b'{"a": ' + b"9" * 1_000_000 + b"}", r"9{30}\.\.\. does not fit into 64 bits"),
+        (b'{"a": 1, "b": 2, "a": 1}', "the key 'a' stands in one object twice"),
+        (b'{"x": [{"a": 1, "a": 2}]}', "the key 'a' stands in one object twice"),
+        (b'{"a": 1} {"a": 2}', "Extra data"),
+        (b"{'a': 1}", "Expecting property name"),
+    ],
+)
+def test_what_is_not_quite_json_is_refused_in_one_sentence(tmp_path, line, complaint):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"fine": 1}\n' + line + b"\n")
+    with pytest.raises(UserError, match=complaint) as error:
+        list(read_jsonl(path))
+    assert str(error.value).startswith(f"{path}:2: not valid ")
+    assert str(error.value).endswith("; fix or remove the line")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_unusual_but_fine_lines_are_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    deep = "[" * 64 + "]" * 64
+    path.write_bytes(
+        b'\xef\xbb\xbf{"a": "\\ud83d\\udc4d \\u0000"}\r\n' + f"{deep}\n[{2**63 - 1}, {-(2**63)}, -0.0, 1e308]".encode()
+    )
+    first, second, third = (value for _, value in read_jsonl(path))
+    assert first == {"a": "\U0001f44d \x00"}
+    assert str(second) == deep
+    assert third == [2**63 - 1, -(2**63), 0.0, 1e308]

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from openrlhf.errors import UserError
+from openrlhf.utils.jsonl import MAX_DEPTH
 from openrlhf.vr_cli.baseline_map import PROVENANCE_KEY, BaselineMap, baseline_likelihood, with_baseline
+from openrlhf.vr_cli.dataset import read_rows
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plain_pickle import load_plain_pickle
 from openrlhf.vr_cli.provenance import Provenance, weights_sha256
@@ -59,6 +61,15 @@ def test_saved_map_loads_equal(tmp_path):
     assert loaded.by_key == small_map().by_key
     assert loaded.provenance == PROVENANCE
     assert baseline_likelihood(loaded.resolve("emma/1", "")) == BASELINE
+
+
+def test_whatever_a_dataset_row_may_hold_survives_in_the_map(tmp_path):
+    deep = json.dumps({**CHAPTER, "notes": [2**63 - 1, -(2**63), -0.0, 1e-320], "\u2028": None}).rstrip("}")
+    deep += ', "deep": ' + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1) + "}"
+    (tmp_path / "rows.jsonl").write_text(deep)
+    (row,) = read_rows(tmp_path / "rows.jsonl")
+    BaselineMap({"They meet.": with_baseline(row.datapoint, "a", BASELINE)}, PROVENANCE).save(tmp_path / "map.pkl")
+    assert BaselineMap.load(tmp_path / "map.pkl").resolve("a", "").items() >= row.datapoint.items()
 
 
 def test_prompts_resolve_by_id_else_by_their_text():
