@@ -7,16 +7,28 @@
 `quickstart.sh` those for a small machine without GPU.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from openrlhf.cli.train_ppo_ray import run
-from ray_utils import CustomStoryBasedActorModelRayActor
+from openrlhf.cli.train_ppo_ray import launch
+
+if TYPE_CHECKING:
+    from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
+
+
+def actor_class() -> type[ActorModelRayActor]:
+    """The policy worker of VR-CLI. Its import takes seconds, so it comes after the flags are checked."""
+    from ray_utils import CustomStoryBasedActorModelRayActor
+
+    return CustomStoryBasedActorModelRayActor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a training; returns the process's exit code."""
-    return run(argv, CustomStoryBasedActorModelRayActor)
+    return launch(argv, actor_class)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ AdvantageEstimator = Literal["reinforce", "rloo", "reinforce_baseline", "group_n
 KLEstimator = Literal["k1", "k2", "k3"]
 SyncBackend = Literal["nccl", "gloo"]
 
+HIDDEN = "(hidden)"
+"""What a run's config.json holds in place of a secret."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -119,6 +122,14 @@ class BatchConfig:
     n_samples_per_prompt: int = 1
     prompt_max_len: int = 1024
     generate_max_len: int = 1024
+    max_len: int | None = None
+    """Tokens of a prompt and its response together; None: the sum of the two above."""
+
+    @property
+    def max_total_tokens(self) -> int:
+        """Tokens of a prompt and its response together: what vLLM makes room for."""
+        total = self.prompt_max_len + self.generate_max_len
+        return total if self.max_len is None else min(total, self.max_len)
 
     @property
     def rollout_pack_tokens(self) -> int:

@@ -26,12 +26,12 @@ def world(good_world: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good_world, tmp_path / "world"))
 
 
-def refusal(world: Path, caplog: pytest.LogCaptureFixture, **changes: Any) -> str:
+def refusal(world: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
     """What a run that must be refused says."""
     assert train_ncp.main(arguments(world, world / "out", **changes)) == 2
     assert not ray.is_initialized()
     assert not (world / "out").exists()
-    return caplog.text
+    return capsys.readouterr().err
 
 
 def change_line(path: Path, number: int, change: Any) -> None:
@@ -51,24 +51,24 @@ def change_line(path: Path, number: int, change: Any) -> None:
         ({"datapoint_id": None}, "train.jsonl:2: a prompt without datapoint_id"),
     ],
 )
-def test_a_bad_prompt_row(world, caplog, change, expected):
+def test_a_bad_prompt_row(world, capsys, change, expected):
     change_line(world / "rl_data" / "train.jsonl", 2, change)
-    assert expected in refusal(world, caplog)
+    assert expected in refusal(world, capsys)
 
 
-def test_bad_rows_of_the_evaluation_split_are_found_too(world, caplog):
+def test_bad_rows_of_the_evaluation_split_are_found_too(world, capsys):
     change_line(world / "rl_data" / "val.jsonl", 1, {"datapoint_id": "row-unknown"})
-    assert "val.jsonl:1: datapoint 'row-unknown'" in refusal(world, caplog)
+    assert "val.jsonl:1: datapoint 'row-unknown'" in refusal(world, capsys)
 
 
-def test_a_prompt_that_is_too_long(world, caplog):
-    message = refusal(world, caplog, prompt_max_len=100)
+def test_a_prompt_that_is_too_long(world, capsys):
+    message = refusal(world, capsys, prompt_max_len=100)
     assert "train.jsonl:1: the prompt has" in message
     assert "more than --prompt_max_len 100" in message
 
 
-def test_a_chapter_and_plan_beyond_the_model(world, caplog):
-    assert "the reference model has 1024 positions" in refusal(world, caplog, generate_max_len=1000, max_len=1024)
+def test_a_chapter_and_plan_beyond_the_model(world, capsys):
+    assert "the reference model has 1024 positions" in refusal(world, capsys, generate_max_len=1000, max_len=1024)
 
 
 @pytest.mark.parametrize(
@@ -86,21 +86,21 @@ def test_a_chapter_and_plan_beyond_the_model(world, caplog):
         ({"baseline_ppl_path": "nowhere.pkl"}, "nowhere.pkl"),
     ],
 )
-def test_impossible_settings(world, caplog, changes, expected):
-    assert expected in refusal(world, caplog, **changes)
+def test_impossible_settings(world, capsys, changes, expected):
+    assert expected in refusal(world, capsys, **changes)
 
 
-def test_vr_cli_needs_its_baseline_and_takes_no_reward_file(world, caplog):
-    assert "the reward needs a baseline map" in refusal(world, caplog, baseline_ppl_path=None)
+def test_vr_cli_needs_its_baseline_and_takes_no_reward_file(world, capsys):
+    assert "the reward needs a baseline map" in refusal(world, capsys, baseline_ppl_path=None)
     (world / "reward.py").write_text("def reward_func(queries, prompts, labels):\n    return [0.0] * len(queries)\n")
     changes = {"baseline_ppl_path": None, "reward_shape": None, "remote_rm_url": world / "reward.py"}
-    assert "run openrlhf.cli.train_ppo_ray" in refusal(world, caplog, **changes)
+    assert "run openrlhf.cli.train_ppo_ray" in refusal(world, capsys, **changes)
 
 
-def test_the_general_command_needs_a_reward(world, caplog):
+def test_the_general_command_needs_a_reward(world, capsys):
     assert train_ppo_ray.main(arguments(world, world / "out", baseline_ppl_path=None)) == 2
-    assert "pass --remote_rm_url FILE.py" in caplog.text
+    assert "pass --remote_rm_url FILE.py" in capsys.readouterr().err
 
 
-def test_a_baseline_of_another_precision(world, caplog):
-    assert "dtype: float32, here bfloat16" in refusal(world, caplog, bf16=True)
+def test_a_baseline_of_another_precision(world, capsys):
+    assert "dtype: float32, here bfloat16" in refusal(world, capsys, bf16=True)

@@ -2,9 +2,9 @@
 
     python -m openrlhf.cli.train_ppo_ray --pretrain MODEL --prompt_data json@DIR --remote_rm_url reward.py ...
 
-`train_ncp.py` calls `run` with the actor class whose reward is VR-CLI. What happens, in order: flags and data are
-checked; Ray starts or is joined; vLLM engines, reference and policy workers start; every policy rank runs the loop of
-`trainer/ppo_trainer.py`; the trained policy is saved.
+`train_ncp.py` calls `launch` with the actor class whose reward is VR-CLI. What happens, in order: flags are checked,
+then the data; Ray starts or is joined; vLLM engines, reference and policy workers start; every policy rank runs the
+loop of `trainer/ppo_trainer.py`; the trained policy is saved.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import ray
-from ray._private import ray_constants
-from ray.exceptions import RayError
-
-from openrlhf.cli.flags import parse_args, to_config
-from openrlhf.cli.validate import validate
+from openrlhf.cli.command import FAULT, INTERRUPTED, exit_on_sigterm, run_command
+from openrlhf.cli.flags import parse_args, run_settings
+from openrlhf.cli.hub import hub_problem
+from openrlhf.cli.machine import driver_num_gpus, temporary_folder_problem
+from openrlhf.cli.validate import ConfigError, checked_config, hub_ids
 from openrlhf.config import TrainConfig
-from openrlhf.trainer.ray.launcher import PPORayActorGroup, ReferenceModelRayActor, wait_all
-from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
-from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
-from openrlhf.utils.devices import num_gpus
+from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
-from openrlhf.utils.tokenizer import get_tokenizer
+
+if TYPE_CHECKING:
+    from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 
 logger = init_logger(__name__)
 
@@ -37,37 +35,80 @@ ACTOR_GPU_SHARE, REF_GPU_SHARE = 0.6, 0.4
 
 
 def run(argv: Sequence[str] | None, actor_class: type[ActorModelRayActor]) -> int:
-    """Checks, trains and saves. The exit code: 2 for bad input, found before any model loads; 1 for a failure."""
-    args = parse_args(None if argv is None else list(argv))
-    quiet_libraries()
+    """Checks, trains and saves; returns the exit code (see `cli/command.py`)."""
+    return launch(argv, lambda: actor_class)
+
+
+def launch(argv: Sequence[str] | None, load_actor_class: Callable[[], type[ActorModelRayActor]]) -> int:
+    """`run` for an actor class that is imported only when it is needed: --help and refusals come before that."""
+
+    def command() -> int | None:
+        args = parse_args(argv)
+        check_flags(args)
+        if args.check_only:
+            logger.info("the arguments are fine; nothing is started")
+            return None
+        quiet_libraries()
+        actor_class = load_actor_class()
+        return run_training(check(args, actor_class), actor_class, run_settings(args))
+
+    return run_command(command)
+
+
+def run_training(config: TrainConfig, actor_class: type[ActorModelRayActor], settings: dict[str, Any]) -> int | None:
+    """Trains, and takes Ray down in any case. Returns the exit code."""
+    import ray
+    from ray.exceptions import RayError
+
     try:
-        config = check(args, actor_class)
-    except ValueError as error:
-        logger.error("%s", error)
-        return 2
-    try:
-        train(config, actor_class, vars(args))
+        train(config, actor_class, settings)
+    except UserError:  # in a worker, too: Ray's error is of both classes
+        raise
     except RayError as error:  # raised in a worker; it names the worker and holds its traceback
         logger.error("training ended early: %s", error)
-        return 1
+        return FAULT
     except KeyboardInterrupt:
         logger.error("interrupted; resume from the last checkpoint with --load_checkpoint")
-        return 130
+        return INTERRUPTED
     finally:
         ray.shutdown()
-    return 0
+    return None
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """What takes no more than a second: the flags, and the places that they name.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    in_cluster = "RAY_ADDRESS" in os.environ
+    config = checked_config(args, num_gpus=None if in_cluster else driver_num_gpus())
+    problems = [f"{where}: {problem}" for where, kind, name in hub_ids(config) if (problem := hub_problem(name, kind))]
+    if problem := temporary_folder_problem(os.environ):
+        problems.append(problem)
+    if problems:
+        raise ConfigError(problems)
 
 
 def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> TrainConfig:
-    """The run's configuration, once flags and data have been checked. Raises ValueError saying what is wrong."""
-    validate(args, num_gpus=available_gpus())
-    config = to_config(args)
-    actor_class.check_data(config, get_tokenizer(config.policy.pretrain, trust_remote_code=args.trust_remote_code))
+    """The run's configuration, once flags, GPUs and data have been checked. Raises UserError saying what is wrong."""
+    from openrlhf.utils.tokenizer import get_tokenizer
+
+    config = checked_config(args, num_gpus=available_gpus())
+    tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
+    try:
+        actor_class.check_data(config, tokenizer)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return config
 
 
 def available_gpus() -> int:
     """GPUs of the cluster that RAY_ADDRESS names (a submitted job has one), or of this machine."""
+    import ray
+
+    from openrlhf.utils.devices import num_gpus
+
     if "RAY_ADDRESS" in os.environ:
         start_ray()
         return int(ray.cluster_resources().get("GPU", 0))
@@ -76,6 +117,11 @@ def available_gpus() -> int:
 
 def start_ray() -> None:
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine, on loopback only."""
+    import ray
+    from ray._private import ray_constants
+
+    from openrlhf.utils.devices import num_gpus
+
     if ray.is_initialized():
         return
     if "RAY_ADDRESS" in os.environ:
@@ -97,7 +143,12 @@ def start_ray() -> None:
 
 def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config: dict[str, Any]) -> None:
     """Starts all workers, trains, saves. The first failure of any worker ends it and is raised here."""
+    from openrlhf.trainer.ray.launcher import PPORayActorGroup, ReferenceModelRayActor, wait_all
+    from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
+    from openrlhf.utils.tokenizer import get_tokenizer
+
     start_ray()
+    exit_on_sigterm()
     placement = config.placement
     eos = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code).eos_token_id
     engines = create_vllm_engines(config.policy.pretrain, config.engine, stop_token_ids=[eos])
@@ -132,7 +183,14 @@ def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(argv, ActorModelRayActor)
+    """Runs a training; returns the process's exit code."""
+    return launch(argv, _actor_class)
+
+
+def _actor_class() -> type[ActorModelRayActor]:
+    from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
+
+    return ActorModelRayActor
 
 
 if __name__ == "__main__":

@@ -1,28 +1,33 @@
-"""Checks a command line before Ray starts and before any model loads.
+"""Checks what the flags ask for together, on this machine, before Ray starts and before any model loads.
 
-A flag does what it says or is refused with what to use instead. `UNSUPPORTED` is the list of what this version does
-not do; the functions below it check what the remaining flags ask for together, on this machine. All problems are
-reported at once, one line each: flag, value, why, what to do.
+Each flag by itself is checked by its row of `cli/flag_table.py`; the rules here read the typed configuration. All
+problems are reported at once, one line each: flag, value, why, what to do.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import math
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
-from openrlhf.cli.flags import deepspeed_config, max_total_tokens
-from openrlhf.cli.unsupported import UNSUPPORTED
+from openrlhf.cli.flag_table import BY_NAME
+from openrlhf.cli.flags import flag_problems, to_config
+from openrlhf.cli.path_checks import hub_id_problem, model_problem, stat_problem
+from openrlhf.config import DeepspeedConfig, PlacementConfig, TrainConfig
 from openrlhf.datasets.blending import SPLIT_FILES
+from openrlhf.errors import UserError
+from openrlhf.utils.deepspeed.config import validate as validate_deepspeed
 from openrlhf.utils.load_function import load_function
 from openrlhf.vr_cli.rewards import make_reward_function
 
+GROUP_ESTIMATORS = ("group_norm", "rloo", "reinforce_baseline")
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """Every problem of one command line; `str()` is the report that the user sees."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -31,162 +36,95 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"{count} with the arguments:", *(f"  {problem}" for problem in problems)]))
 
 
-NEEDS_GPU = (
-    # switch, why the CPU cannot do it, what to do
-    ("flash_attn", "FlexAttention has no CPU backward pass", "drop --flash_attn; the CPU uses SDPA with a dense mask"),
-    ("adam_offload", "the optimizer is on the CPU already", "drop --adam_offload"),
-    ("use_liger_kernel", "Liger's kernels are written in Triton, for GPUs", "drop --use_liger_kernel"),
-    ("ref_reward_offload", "the reference model is on the CPU already", "drop --ref_reward_offload"),
-)
+def checked_config(args: argparse.Namespace, *, num_gpus: int | None) -> TrainConfig:
+    """The typed configuration, once all that is wrong with it has been looked for.
 
-NEEDS_OTHER = (
-    # flag, its value that asks for nothing, the flag without which it does nothing
-    ("gradient_checkpointing_use_reentrant", False, "gradient_checkpointing"),
-    ("wandb_org", None, "use_wandb"),
-    ("wandb_group", None, "use_wandb"),
-    ("kl_target", None, "init_kl_coef"),
-    ("label_key", None, "remote_rm_url"),
-)
-
-POSITIVE = (
-    # a flag that was not given (None) is not tested
-    "actor_num_nodes", "actor_num_gpus_per_node", "ref_num_nodes", "ref_num_gpus_per_node", "vllm_num_engines",
-    "vllm_tensor_parallel_size", "num_episodes", "rollout_batch_size", "n_samples_per_prompt",
-    "micro_rollout_batch_size", "train_batch_size", "micro_train_batch_size", "max_epochs", "prompt_max_len",
-    "generate_max_len", "max_samples", "eval_n_samples", "logging_steps", "max_ckpt_num", "max_ckpt_mem",
-    "actor_learning_rate", "temperature",
-)  # fmt: skip
-
-RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-    # flag, the range in words, its test
-    ("save_steps", "-1 (never) or positive", lambda value: value == -1 or value > 0),
-    ("eval_steps", "-1 (never) or positive", lambda value: value == -1 or value > 0),
-    ("seed", "0 or more", lambda value: value >= 0),
-    ("max_len", "positive", lambda value: value > 0),
-    ("top_p", "above 0 and at most 1", lambda value: 0 < value <= 1),
-    ("eval_top_p", "above 0 and at most 1", lambda value: 0 < value <= 1),
-    ("eval_top_k", "-1 (all) or positive", lambda value: value == -1 or value > 0),
-    ("eval_temperature", "0 (greedy) or more", lambda value: value >= 0),
-    ("eps_clip", "between 0 and 1", lambda value: 0 < value < 1),
-    ("gamma", "above 0 and at most 1", lambda value: 0 < value <= 1),
-    ("init_kl_coef", "0 or more", lambda value: value >= 0),
-    ("kl_target", "positive", lambda value: value > 0),
-    ("lr_warmup_ratio", "between 0 and 1", lambda value: 0 <= value <= 1),
-    ("max_norm", "0 (no clipping) or more", lambda value: value >= 0),
-    ("l2", "0 or more", lambda value: value >= 0),
-    ("vllm_gpu_memory_utilization", "above 0 and at most 1", lambda value: 0 < value <= 1),
-)
-
-GROUP_ESTIMATORS = ("group_norm", "rloo", "reinforce_baseline")
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def validate(args: argparse.Namespace, *, num_gpus: int | None) -> None:
-    """Check the arguments for a machine or cluster with `num_gpus` GPUs (0: CPU only, None: unknown).
+    Args:
+        num_gpus: GPUs of the machine or cluster (0: CPU only, None: unknown).
 
     Raises:
         ConfigError: with one line for each problem.
     """
-    checks = (
-        _unsupported, _ranges, _dependencies, _deepspeed, _algorithm, _lengths, _placement, _model, _data, _reward,
-        _tracking,
-    )  # fmt: skip
-    problems = [problem for check in checks for problem in check(args)]
-    if num_gpus == 0:
-        problems += _cpu(args)
-    elif num_gpus is not None:
-        problems += _gpus(args, num_gpus)
+    config = to_config(args)
+    problems = [*flag_problems(args, num_gpus=num_gpus), *validate(config, num_gpus=num_gpus)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
+    return config
 
 
-def _given(flag: str, value: object) -> str:
-    """A flag as it was given: `--flag value`, or `--flag` alone for a switch."""
-    if value is True:
-        return f"--{flag}"
-    if value is None:
-        return f"--{flag} (not given)"
-    return f"--{flag} " + (" ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
+def validate(config: TrainConfig, *, num_gpus: int | None) -> Iterator[str]:
+    """The problems of a configuration whose values may each be wrong too: those are reported by their rows."""
+    for rule in (_deepspeed, _algorithm, _lengths, _placement, _model, _data, _reward):
+        yield from rule(config)
+    if num_gpus == 0:
+        yield from _cpu(config)
+    elif num_gpus is not None:
+        yield from _gpus(config, num_gpus)
 
 
-def _unsupported(args: argparse.Namespace) -> Iterator[str]:
-    for rule in UNSUPPORTED:
-        value = getattr(args, rule.flag)
-        if value not in rule.allowed:
-            yield f"{_given(rule.flag, value)}: {rule.why}; {rule.instead}"
+def _deepspeed(config: TrainConfig) -> Iterator[str]:
+    placement = config.placement
+    yield from _deepspeed_engine(config.actor_deepspeed, placement.actor_num_nodes * placement.actor_num_gpus_per_node)
+    yield from _deepspeed_engine(config.ref_deepspeed, placement.ref_num_nodes * placement.ref_num_gpus_per_node)
 
 
-def _ranges(args: argparse.Namespace) -> Iterator[str]:
-    for flag in POSITIVE:
-        value = getattr(args, flag)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            yield f"{_given(flag, value)}: must be positive"
-    for flag, words, holds in RANGES:
-        value = getattr(args, flag)
-        if value is not None and not (math.isfinite(value) and holds(value)):
-            yield f"{_given(flag, value)}: must be {words}"
-    if not all(0 <= beta < 1 for beta in args.adam_betas):
-        yield f"{_given('adam_betas', args.adam_betas)}: both must be at least 0 and below 1; the default is 0.9 0.95"
-    low, high = args.reward_clip_range
-    if not low < high:
-        yield f"{_given('reward_clip_range', args.reward_clip_range)}: the lower bound comes first, as -10 10"
+def _deepspeed_engine(deepspeed: DeepspeedConfig, world_size: int) -> Iterator[str]:
+    if deepspeed.zero_stage not in BY_NAME["zero_stage"].choices or deepspeed.zpg < 1:
+        return
+    if deepspeed.grad_accum_dtype not in (None, *BY_NAME["grad_accum_dtype"].choices):
+        return
+    try:
+        validate_deepspeed(deepspeed, world_size=world_size)
+    except ValueError as error:
+        yield str(error)
 
 
-def _dependencies(args: argparse.Namespace) -> Iterator[str]:
-    for flag, off, needed in NEEDS_OTHER:
-        if getattr(args, flag) != off and not getattr(args, needed):
-            yield f"{_given(flag, getattr(args, flag))}: does nothing without --{needed}; add that, or drop it"
-
-
-def _deepspeed(args: argparse.Namespace) -> Iterator[str]:
-    from openrlhf.utils.deepspeed.config import validate as validate_deepspeed
-
-    world_sizes = {
-        True: args.actor_num_nodes * args.actor_num_gpus_per_node,
-        False: args.ref_num_nodes * args.ref_num_gpus_per_node,
-    }
-    for train, world_size in world_sizes.items():
-        try:
-            validate_deepspeed(deepspeed_config(args, train=train), world_size=world_size)
-        except ValueError as error:
-            yield str(error)
-
-
-def _algorithm(args: argparse.Namespace) -> Iterator[str]:
-    samples = args.rollout_batch_size * args.n_samples_per_prompt
-    if args.advantage_estimator in GROUP_ESTIMATORS and args.n_samples_per_prompt == 1:
+def _algorithm(config: TrainConfig) -> Iterator[str]:
+    algorithm, batch, sampling = config.algorithm, config.batch, config.evaluation.sampling
+    samples = batch.rollout_batch_size * batch.n_samples_per_prompt
+    if algorithm.advantage_estimator in GROUP_ESTIMATORS and batch.n_samples_per_prompt == 1:
         yield (
-            f"--n_samples_per_prompt 1: {args.advantage_estimator} compares the samples of a prompt; "
+            f"--n_samples_per_prompt 1: {algorithm.advantage_estimator} compares the samples of a prompt; "
             "pass 2 or more (the paper: 8), or --advantage_estimator reinforce"
         )
-    if args.train_batch_size > samples > 0:
+    if batch.train_batch_size > samples > 0:
         yield (
-            f"--train_batch_size {args.train_batch_size}: more than the {samples} samples of a rollout "
-            f"(--rollout_batch_size {args.rollout_batch_size} x --n_samples_per_prompt {args.n_samples_per_prompt}); "
+            f"--train_batch_size {batch.train_batch_size}: more than the {samples} samples of a rollout "
+            f"(--rollout_batch_size {batch.rollout_batch_size} x --n_samples_per_prompt {batch.n_samples_per_prompt}); "
             "lower it, or raise those"
         )
-    if args.eval_temperature == 0 and args.eval_n_samples > 1:
+    if sampling.temperature == 0 and sampling.n > 1:
         yield (
-            f"--eval_n_samples {args.eval_n_samples}: greedy sampling (--eval_temperature 0) gives one response; "
+            f"--eval_n_samples {sampling.n}: greedy sampling (--eval_temperature 0) gives one response; "
             "pass --eval_n_samples 1, or a temperature above 0"
         )
-
-
-def _lengths(args: argparse.Namespace) -> Iterator[str]:
-    if args.max_len is not None and args.max_len <= args.prompt_max_len:
+    if algorithm.use_kl_loss and algorithm.init_kl_coef == 0:
+        yield "--use_kl_loss: does nothing with --init_kl_coef 0; pass a coefficient above 0, or drop --use_kl_loss"
+    elif algorithm.use_kl_loss and algorithm.kl_estimator == "k1":
         yield (
-            f"--max_len {args.max_len}: leaves a prompt of --prompt_max_len {args.prompt_max_len} tokens no room for a "
-            "response; raise it, or drop it (the sum of --prompt_max_len and --generate_max_len is used)"
+            "--kl_estimator k1: as a loss its expected gradient is 0, so --use_kl_loss would hold nothing back; "
+            "pass --kl_estimator k3 (or k2), or drop --use_kl_loss"
         )
 
 
-def _placement(args: argparse.Namespace) -> Iterator[str]:
-    if args.vllm_num_engines is None:
-        yield "--vllm_num_engines (not given): vLLM generates the responses; pass at least 1"
-    if not args.colocate_actor_ref:
+def _lengths(config: TrainConfig) -> Iterator[str]:
+    batch = config.batch
+    if batch.max_len is not None and 0 < batch.max_len <= batch.prompt_max_len:
+        yield (
+            f"--max_len {batch.max_len}: leaves a prompt of --prompt_max_len {batch.prompt_max_len} tokens no room for "
+            "a response; raise it, or drop it (the sum of --prompt_max_len and --generate_max_len is used)"
+        )
+
+
+def _placement(config: TrainConfig) -> Iterator[str]:
+    placement = config.placement
+    if not placement.colocate_actor_ref:
         return
-    for unit in ("num_nodes", "num_gpus_per_node"):
-        actor, ref = getattr(args, f"actor_{unit}"), getattr(args, f"ref_{unit}")
+    sizes = (
+        ("num_nodes", placement.actor_num_nodes, placement.ref_num_nodes),
+        ("num_gpus_per_node", placement.actor_num_gpus_per_node, placement.ref_num_gpus_per_node),
+    )
+    for unit, actor, ref in sizes:
         if actor != ref:
             yield (
                 f"--ref_{unit} {ref}: --colocate_actor_ref needs as many as --actor_{unit} {actor}; "
@@ -194,77 +132,100 @@ def _placement(args: argparse.Namespace) -> Iterator[str]:
             )
 
 
-def _model(args: argparse.Namespace) -> Iterator[str]:
-    if args.pretrain is None:
-        yield "--pretrain (not given): which model is trained; pass a Hugging Face folder or hub id"
+def _model(config: TrainConfig) -> Iterator[str]:
+    """Sizes that the model itself rules out, as far as the config.json in its folder says them."""
+    pretrain = config.policy.pretrain
+    if not pretrain or not os.path.isdir(pretrain) or model_problem(pretrain):
         return
-    folder = Path(args.pretrain)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            yield f"--pretrain {args.pretrain}: this folder holds no config.json; pass a Hugging Face model folder"
-            return
-        try:
-            hf_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            yield f"--pretrain {args.pretrain}: its config.json is not JSON ({error}); restore the folder"
-            return
-        yield from _architecture(args, hf_config)
-    elif not HUB_ID.fullmatch(args.pretrain) or args.pretrain.startswith("."):
-        yield f"--pretrain {args.pretrain}: no such folder, and no hub id (as Qwen/Qwen2.5-3B-Instruct)"
+    hf_config = json.loads((Path(pretrain) / "config.json").read_text(encoding="utf-8"))
+    yield from _positions(config, hf_config)
+    heads = hf_config.get("num_attention_heads")
+    parallel = config.engine.tensor_parallel_size
+    if heads is not None and parallel > 0 and heads % parallel:
+        yield (
+            f"--vllm_tensor_parallel_size {parallel}: does not divide the model's {heads} attention heads; "
+            "pass one that does"
+        )
 
 
-def _architecture(args: argparse.Namespace, hf_config: dict) -> Iterator[str]:
-    """Sizes that the model itself rules out, as far as its config.json says them."""
+def _positions(config: TrainConfig, hf_config: dict[str, Any]) -> Iterator[str]:
     room = hf_config.get("max_position_embeddings")
     # Rotary scaling (YaRN, say) reaches further than this number; what exactly it allows is left to vLLM.
     scaled = hf_config.get("rope_scaling") or "factor" in (hf_config.get("rope_parameters") or {})
-    if room is not None and not scaled and max_total_tokens(args) > room:
+    batch = config.batch
+    if room is not None and not scaled and batch.max_total_tokens > room:
         yield (
-            f"--prompt_max_len {args.prompt_max_len} + --generate_max_len {args.generate_max_len}: "
+            f"--prompt_max_len {batch.prompt_max_len} + --generate_max_len {batch.generate_max_len}: "
             f"the model has {room} positions; lower them, or pass --max_len {room}"
         )
-    heads = hf_config.get("num_attention_heads")
-    if heads is not None and args.vllm_tensor_parallel_size > 0 and heads % args.vllm_tensor_parallel_size:
-        yield (
-            f"--vllm_tensor_parallel_size {args.vllm_tensor_parallel_size}: does not divide the model's {heads} "
-            "attention heads; pass one that does"
-        )
 
 
-def _data(args: argparse.Namespace) -> Iterator[str]:
-    if args.apply_chat_template and args.input_template is not None:
-        yield f"--input_template {args.input_template}: --apply_chat_template renders the prompt; drop one of the two"
-    if args.prompt_data is None:
-        yield "--prompt_data (not given): what is trained on; pass json@DIR, the folder that setup_rl_data.py made"
+def _data(config: TrainConfig) -> Iterator[str]:
+    data = config.data
+    if data.apply_chat_template and data.input_template is not None:
+        yield f"--input_template {data.input_template}: --apply_chat_template renders the prompt; drop one of the two"
+    if data.prompt_data is None:
         return
-    sources = [source.strip() for source in args.prompt_data.split(",")]
-    yield from _shares(args, len(sources))
-    splits = {"--prompt_split": args.prompt_split} | ({"--eval_split": args.eval_split} if args.eval_steps > 0 else {})
+    sources = split_sources(data.prompt_data)
+    yield from _shares(data.prompt_data_probs, len(sources))
+    splits = {"--prompt_split": data.prompt_split}
+    if config.evaluation.eval_steps > 0:
+        splits["--eval_split"] = data.eval_split
     for source in sources:
         yield from _source(source, splits)
 
 
+def split_sources(names: str) -> list[str]:
+    """The parts of --prompt_data, which commas separate; a path that is there is one, whatever its name."""
+    if os.path.exists(names.removeprefix("json@")):
+        return [names]
+    return [name.strip() for name in names.split(",")]
+
+
+def hub_ids(config: TrainConfig) -> Iterator[tuple[str, Literal["model", "dataset"], str]]:
+    """What the run takes from the Hugging Face hub: the flag as given, what it is, its id."""
+    if not os.path.isdir(config.policy.pretrain):
+        yield f"--pretrain {config.policy.pretrain}", "model", config.policy.pretrain
+    for source in split_sources(config.data.prompt_data):
+        if not source.startswith("json@") and not source.endswith(".jsonl"):
+            yield f"--prompt_data {source}", "dataset", source
+
+
 def _source(source: str, splits: dict[str, str]) -> Iterator[str]:
     """One part of --prompt_data: json@DIR, a JSONL file, or a hub id (which only the hub can check)."""
+    at = f"--prompt_data {source}"
+    path = source.removeprefix("json@")
     if "@" in source and not source.startswith("json@"):
-        yield f"--prompt_data {source}: only JSON lines are read; pass json@DIR"
-        return
-    if not (source.startswith("json@") or source.endswith(".jsonl")):
-        return
-    path = Path(source.removeprefix("json@"))
-    if path.is_dir():
-        for flag, split in splits.items():
-            names = SPLIT_FILES.get(split, (f"{split}.jsonl",))
-            if not any((path / name).is_file() for name in names):
-                yield f"{flag} {split}: {path} holds no {' or '.join(names)}; make it with setup_rl_data.py"
-    elif not path.is_file():
-        yield f"--prompt_data {source}: no such file or folder; make it with setup_rl_data.py"
+        yield f"{at}: only JSON lines are read; pass json@DIR"
+    elif not path:
+        yield f"{at}: is empty; pass json@DIR, the folder that setup_rl_data.py made"
+    elif path == source and os.path.isdir(path):
+        yield f"{at}: is a folder; pass json@{path}"
+    elif path == source and not path.endswith(".jsonl"):
+        if os.path.isfile(path) or path.endswith((".json", ".csv", ".parquet", ".txt", ".gz")):
+            yield f"{at}: only JSON lines are read, from files named .jsonl; pass such a file, or json@DIR"
+        elif problem := hub_id_problem(path):
+            yield f"{at}: {problem}"
+    elif os.path.isdir(path):
+        yield from _splits(Path(path), splits)
+    elif problem := stat_problem(path):
+        yield f"{at}: {problem}; make it with setup_rl_data.py"
 
 
-def _shares(args: argparse.Namespace, num_sources: int) -> Iterator[str]:
-    flag = f"--prompt_data_probs {args.prompt_data_probs}"
+def _splits(folder: Path, splits: dict[str, str]) -> Iterator[str]:
+    for flag, split in splits.items():
+        names = SPLIT_FILES.get(split, (f"{split}.jsonl",))
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
+            yield f"{flag} {split}: {folder} holds no {' or '.join(names)}; make it with setup_rl_data.py"
+        elif not os.access(found[0], os.R_OK):
+            yield f"{flag} {split}: no permission to read {found[0]}"
+
+
+def _shares(probabilities: str, num_sources: int) -> Iterator[str]:
+    flag = f"--prompt_data_probs {probabilities}"
     try:
-        shares = [float(share) for share in args.prompt_data_probs.split(",")]
+        shares = [float(share) for share in probabilities.split(",")]
     except ValueError:
         yield f"{flag}: not numbers; pass comma-separated shares, as 0.7,0.3"
         return
@@ -274,23 +235,26 @@ def _shares(args: argparse.Namespace, num_sources: int) -> Iterator[str]:
         yield f"{flag}: shares must be positive and sum to 1"
 
 
-def _reward(args: argparse.Namespace) -> Iterator[str]:
-    if args.remote_rm_url is not None:
-        yield from _reward_file(args)
+def _reward(config: TrainConfig) -> Iterator[str]:
+    reward = config.reward
+    if reward.remote_rm_url is not None:
+        yield from _reward_file(config, reward.remote_rm_url)
         return
-    if args.baseline_ppl_path is not None and not Path(args.baseline_ppl_path).is_file():
-        yield (
-            f"--baseline_ppl_path {args.baseline_ppl_path}: no such file; make it with compute_baseline_perplexity.py"
-        )
+    if reward.reward_shape not in BY_NAME["reward_shape"].choices:
+        return
     try:
-        make_reward_function(args.reward_shape, tiers=args.reward_tiers, custom=args.reward_function)
+        make_reward_function(reward.reward_shape, tiers=reward.reward_tiers, custom=reward.reward_function)
     except ValueError as error:
-        given = [flag for flag in ("reward_shape", "reward_tiers", "reward_function") if getattr(args, flag)]
-        yield f"{', '.join(_given(flag, getattr(args, flag)) for flag in given)}: {error}"
+        yield f"{', '.join(_given_reward_flags(config))}: {error}"
 
 
-def _reward_file(args: argparse.Namespace) -> Iterator[str]:
-    url = args.remote_rm_url
+def _given_reward_flags(config: TrainConfig) -> list[str]:
+    names = ("reward_shape", "reward_tiers", "reward_function")
+    values = {name: getattr(config.reward, name) for name in names}
+    return [BY_NAME[name].given(value) for name, value in values.items() if value]
+
+
+def _reward_file(config: TrainConfig, url: str) -> Iterator[str]:
     if re.match(r"https?://", url):
         yield f"--remote_rm_url {url}: reward servers are not supported; pass a Python file with a function reward_func"
     else:
@@ -299,55 +263,65 @@ def _reward_file(args: argparse.Namespace) -> Iterator[str]:
         except ValueError as error:
             yield f"--remote_rm_url {url}: {error}"
     vr_cli = {"baseline_ppl_path": None, "reward_shape": "tiers", "reward_tiers": None, "reward_function": None}
-    for flag, off in vr_cli.items():
-        if getattr(args, flag) != off:
+    for name, off in vr_cli.items():
+        value = getattr(config.reward, name)
+        if value != off:
             yield (
-                f"{_given(flag, getattr(args, flag))}: --remote_rm_url gives the reward instead of VR-CLI; "
-                "drop one of the two" + (" (or unset BASELINE_PPL_PATH)" if flag == "baseline_ppl_path" else "")
+                f"{BY_NAME[name].given(value)}: --remote_rm_url gives the reward instead of VR-CLI; "
+                "drop one of the two" + (" (or unset BASELINE_PPL_PATH)" if name == "baseline_ppl_path" else "")
             )
 
 
-def _tracking(args: argparse.Namespace) -> Iterator[str]:
-    wanted = {"use_tensorboard": "tensorboard", "use_wandb": "wandb"}
-    for flag, package in wanted.items():
-        if getattr(args, flag) is not None and importlib.util.find_spec(package) is None:
-            # The value of --use_wandb is an API key: it is not repeated.
-            yield f"--{flag}: the package {package} is not installed; run pip install {package}, or drop the flag"
-
-
-def _cpu(args: argparse.Namespace) -> Iterator[str]:
+def _cpu(config: TrainConfig) -> Iterator[str]:
     """What a machine without GPUs cannot do."""
-    for flag, why, instead in NEEDS_GPU:
-        if getattr(args, flag):
-            yield f"--{flag}: this machine has no GPU, and {why}; {instead}"
-    if args.vllm_tensor_parallel_size > 1:
+    engine = config.engine
+    if engine.tensor_parallel_size > 1:
         yield (
-            f"--vllm_tensor_parallel_size {args.vllm_tensor_parallel_size}: this machine has no GPU to spread an "
+            f"--vllm_tensor_parallel_size {engine.tensor_parallel_size}: this machine has no GPU to spread an "
             "engine over; pass 1, and more --vllm_num_engines if wanted"
         )
-    if args.vllm_sync_backend != "gloo":
-        yield f"--vllm_sync_backend {args.vllm_sync_backend}: this machine has no GPU; use gloo"
+    if engine.sync_backend == "nccl":
+        yield f"--vllm_sync_backend {engine.sync_backend}: this machine has no GPU; use gloo"
+    yield from _cpu_workers(config.placement, num_cores=len(os.sched_getaffinity(0)))
 
 
-def _gpus(args: argparse.Namespace, num_gpus: int) -> Iterator[str]:
+def _cpu_workers(placement: PlacementConfig, *, num_cores: int) -> Iterator[str]:
+    """Roles take turns on the cores, but the workers of one role run together (two always may, to try it out)."""
+    room = max(2, num_cores)
+    workers = {
+        f"--actor_num_gpus_per_node {placement.actor_num_gpus_per_node}": (
+            placement.actor_num_nodes * placement.actor_num_gpus_per_node
+        ),
+        f"--ref_num_gpus_per_node {placement.ref_num_gpus_per_node}": (
+            placement.ref_num_nodes * placement.ref_num_gpus_per_node
+        ),
+    }
+    for flag, count in workers.items():
+        if count > room:
+            yield (
+                f"{flag}: this machine has no GPU, and {num_cores} CPU cores for {count} workers; "
+                f"pass {flag.split()[0]} 1 (at most {room})"
+            )
+
+
+def _gpus(config: TrainConfig, num_gpus: int) -> Iterator[str]:
     """What this many GPUs cannot do."""
-    if args.vllm_sync_backend != "nccl":
-        yield f"--vllm_sync_backend {args.vllm_sync_backend}: weights stay on the GPUs; use nccl"
-    if args.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
-        yield "--use_liger_kernel: the package is not installed; run pip install liger-kernel, or drop the flag"
-    needed = _needed_gpus(args)
+    if config.engine.sync_backend == "gloo":
+        yield f"--vllm_sync_backend {config.engine.sync_backend}: weights stay on the GPUs; use nccl"
+    needed = _needed_gpus(config)
     total = sum(needed.values())
     if total > num_gpus:
         parts = " + ".join(f"{count} for {role}" for role, count in needed.items())
         yield (
-            f"--actor_num_gpus_per_node {args.actor_num_gpus_per_node}: the run needs {total} GPUs ({parts}) and "
-            f"{num_gpus} are there; lower --actor_num_gpus_per_node, --ref_num_gpus_per_node or --vllm_num_engines"
-            + ("" if args.colocate_actor_ref else ", or pass --colocate_actor_ref")
+            f"--actor_num_gpus_per_node {config.placement.actor_num_gpus_per_node}: the run needs {total} GPUs "
+            f"({parts}) and {num_gpus} are there; lower --actor_num_gpus_per_node, --ref_num_gpus_per_node or "
+            "--vllm_num_engines" + ("" if config.placement.colocate_actor_ref else ", or pass --colocate_actor_ref")
         )
 
 
-def _needed_gpus(args: argparse.Namespace) -> dict[str, int]:
-    needed = {"the policy": args.actor_num_nodes * args.actor_num_gpus_per_node}
-    if not args.colocate_actor_ref:
-        needed["the reference model"] = args.ref_num_nodes * args.ref_num_gpus_per_node
-    return needed | {"the engines": (args.vllm_num_engines or 0) * args.vllm_tensor_parallel_size}
+def _needed_gpus(config: TrainConfig) -> dict[str, int]:
+    placement, engine = config.placement, config.engine
+    needed = {"the policy": placement.actor_num_nodes * placement.actor_num_gpus_per_node}
+    if not placement.colocate_actor_ref:
+        needed["the reference model"] = placement.ref_num_nodes * placement.ref_num_gpus_per_node
+    return needed | {"the engines": (engine.num_engines or 0) * engine.tensor_parallel_size}

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from openrlhf.config import TrackingConfig
+from openrlhf.config import HIDDEN, TrackingConfig
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.jsonl import read_jsonl
 from openrlhf.utils.logging import init_logger
@@ -27,7 +27,6 @@ from openrlhf.utils.logging import init_logger
 logger = init_logger(__name__)
 
 Phase = Literal["train", "eval"]
-HIDDEN = "(hidden)"
 
 
 class MetricsLogger:

@@ -1,0 +1,35 @@
+"""What this machine and its environment allow, asked without loading torch or Ray (which takes seconds)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+
+SOCKET_PATH_LIMIT = 107
+"""Bytes of a Unix socket's path on Linux."""
+RAY_SOCKET = "/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
+"""The longest path that Ray makes a socket at, below its folder for temporary files."""
+
+
+def driver_num_gpus() -> int:
+    """GPUs that the NVIDIA driver shows this process (CUDA_VISIBLE_DEVICES counts); 0 without a driver."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    found = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if found else 0
+
+
+def temporary_folder_problem(environ: Mapping[str, str]) -> str | None:
+    """Why Ray could not start with these environment variables: its sockets' paths would be too long."""
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if environ.get(name)), None)
+    if variable is None or "RAY_ADDRESS" in environ:
+        return None
+    folder = environ[variable]
+    room = SOCKET_PATH_LIMIT - len(RAY_SOCKET)
+    if len(os.fsencode(folder)) <= room:
+        return None
+    return f"{variable}={folder}: too long for Ray's sockets; set RAY_TMPDIR to a path of at most {room} bytes"
