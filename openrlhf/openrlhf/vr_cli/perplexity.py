@@ -45,14 +45,14 @@ def gold_likelihoods(batch: SharedPrefixBatch, logprobs: Tensor) -> list[Likelih
     """One likelihood for each sample of a batch whose labels are gold spans, in the order of `sample_indices`.
 
     Args:
-        logprobs: (L,) log-probs of the batch's labels, as `shared_prefix_logprobs` returns them. Summed in float64.
+        logprobs: (L,) log-probs of the batch's labels, as `shared_prefix_logprobs` returns them.
     """
-    nll_sums = batch.sum_per_sample(-logprobs.detach().double())  # (num_samples,)
-    num_tokens = batch.label_samples.bincount(minlength=batch.num_samples)  # (num_samples,)
-    return [
-        Likelihood(nll_sum=nll_sum, num_tokens=count)
-        for nll_sum, count in zip(nll_sums.tolist(), num_tokens.tolist(), strict=True)
-    ]
+    return [gold_likelihood(values) for values in batch.split_per_sample(logprobs.detach())]
+
+
+def gold_likelihood(logprobs: Tensor) -> Likelihood:
+    """The likelihood of one gold span from the log-probs (L,) of its tokens. Summed in float64."""
+    return Likelihood(nll_sum=-logprobs.double().sum().item(), num_tokens=logprobs.numel())
 
 
 def improvement_pct(baseline: Likelihood, planned: Likelihood) -> float:

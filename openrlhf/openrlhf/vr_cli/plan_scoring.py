@@ -16,7 +16,7 @@ from openrlhf.vr_cli.baseline_map import baseline_likelihood
 from openrlhf.vr_cli.datapoints import Datapoint
 from openrlhf.vr_cli.gold_span import tokenize_with_gold
 from openrlhf.vr_cli.novelty import unseen_trigram_share
-from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihoods
+from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihood
 from openrlhf.vr_cli.plan_prompts import PlanPrompts
 from openrlhf.vr_cli.rewards import RewardFunction, RewardInputs, Rewards
 
@@ -66,8 +66,12 @@ class PlanScorer:
     def start(self, samples: Sequence[PlanSample]) -> Callable[[], Rewards]:
         """Submits the forwards of samples of one or of several groups; what it returns waits for their rewards.
 
-        Samples of one datapoint share packs, and equal plans of a datapoint one forward: the same plan must not be worth
-        more or less for its place in a pack. Raises ValueError where a conversation has no gold span.
+        Samples of one datapoint share packs, and equal plans of a datapoint one forward: the same plan must not be
+        worth more or less for its place in a pack.
+
+        Raises:
+            ValueError: a conversation has no gold span.
+            FloatingPointError: (when waiting) log-probs or an improvement that are not finite; it names the sample.
         """
         plans = [self.prompts.extract_plan(sample.response) for sample in samples]
         sequences = [self.planned_sequence(sample.datapoint, plan) for sample, plan in zip(samples, plans, strict=True)]
@@ -76,10 +80,13 @@ class PlanScorer:
         wait = self.score_packs(batches)
 
         def rewards() -> Rewards:
-            in_order_of_groups = _likelihoods(batches, wait())
-            scored = [sequence for group in groups for sequence in group]
-            by_tokens = dict(zip(map(_tokens, scored), in_order_of_groups, strict=True))
-            return self._rewards(samples, plans, [by_tokens[_tokens(sequence)] for sequence in sequences])
+            scored = [_tokens(sequence) for group in groups for sequence in group]
+            logprobs = dict(zip(scored, _split(batches, wait()), strict=True))
+            planned = [
+                _likelihood(logprobs[_tokens(sequence)], samples[index], index)
+                for index, sequence in enumerate(sequences)
+            ]
+            return self._rewards(samples, plans, planned)
 
         return rewards
 
@@ -92,11 +99,12 @@ class PlanScorer:
         inputs = [
             RewardInputs(
                 datapoint=sample.datapoint,
+                sample_index=index,
                 response=sample.response,
                 baseline=baseline_likelihood(sample.datapoint),
                 planned=likelihood,
             )
-            for sample, likelihood in zip(samples, planned, strict=True)
+            for index, (sample, likelihood) in enumerate(zip(samples, planned, strict=True))
         ]
         return Rewards(
             rewards=[self.reward_function(i) for i in inputs],
@@ -161,6 +169,17 @@ def _tokens(sequence: LabeledSequence) -> tuple[int, ...]:
     return (sequence.label_start, *sequence.token_ids)
 
 
-def _likelihoods(batches: Sequence[SharedPrefixBatch], logprobs: Sequence[Tensor]) -> Iterator[Likelihood]:
+def _split(batches: Sequence[SharedPrefixBatch], logprobs: Sequence[Tensor]) -> Iterator[Tensor]:
+    """One tensor a packed sequence, in the order in which they were packed."""
     for batch, values in zip(batches, logprobs, strict=True):
-        yield from gold_likelihoods(batch, values)
+        yield from batch.split_per_sample(values)
+
+
+def _likelihood(logprobs: Tensor, sample: PlanSample, index: int) -> Likelihood:
+    if not logprobs.isfinite().all():
+        num_bad = int((~logprobs.isfinite()).sum())
+        raise FloatingPointError(
+            f"{num_bad} of the reference model's {logprobs.numel()} log-probs of the gold text are NaN or infinite for "
+            f"datapoint {sample.datapoint['datapoint_id']!r}, sample {index}; check its weights, or score in float32"
+        )
+    return gold_likelihood(logprobs)

@@ -6,8 +6,10 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
+from openrlhf.errors import UserError
 from openrlhf.utils.load_function import load_function
 from openrlhf.vr_cli import perplexity
 from openrlhf.vr_cli.perplexity import Likelihood
@@ -18,6 +20,8 @@ class RewardInputs:
     """All that a reward function may look at, for one response."""
 
     datapoint: dict[str, Any]
+    sample_index: int = 0
+    """Which of the responses that are scored together this is; from 0."""
     response: str
     """The policy's whole response, reasoning included."""
     baseline: Likelihood
@@ -29,6 +33,11 @@ class RewardInputs:
     def improvement_pct(self) -> float:
         """Percent by which the plan lowers the perplexity."""
         return perplexity.improvement_pct(self.baseline, self.planned)
+
+    @property
+    def where(self) -> str:
+        """The sample, for messages."""
+        return f"datapoint {self.datapoint.get('datapoint_id')!r}, sample {self.sample_index}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +73,20 @@ def parse_tiers(text: str) -> tuple[Tier, ...]:
     """Reads tiers such as `0.05:0.5,1:0.9,2:1.0` (improvement in percent : reward), thresholds ascending.
 
     Raises:
-        ValueError: not of that form, not finite, or thresholds out of order.
+        UserError: not of that form, not finite, or thresholds out of order.
     """
     try:
         numbers = [tuple(float(number) for number in part.split(":")) for part in text.split(",")]
         tiers = tuple(Tier(threshold_pct=threshold, reward=reward) for threshold, reward in numbers)
     except ValueError:
-        raise ValueError(
+        raise UserError(
             f"reward tiers {text!r}: expected threshold:reward pairs such as 0.05:0.5,1:0.9,2:1.0"
         ) from None
     thresholds = [tier.threshold_pct for tier in tiers]
     if not all(math.isfinite(value) for pair in numbers for value in pair):
-        raise ValueError(f"reward tiers {text!r}: every number must be finite")
+        raise UserError(f"reward tiers {text!r}: every number must be finite")
     if any(low >= high for low, high in itertools.pairwise(thresholds)):
-        raise ValueError(f"reward tiers {text!r}: thresholds must ascend")
+        raise UserError(f"reward tiers {text!r}: thresholds must ascend")
     return tiers
 
 
@@ -99,7 +108,7 @@ SHAPES: dict[str, RewardFunction] = {
 
 
 def make_reward_function(shape: str = "tiers", tiers: str | None = None, custom: str | None = None) -> RewardFunction:
-    """The reward function that the flags ask for; it raises ValueError rather than return NaN or infinity.
+    """The reward function that the flags ask for; it raises rather than return NaN or infinity.
 
     Args:
         shape: a name in `SHAPES`.
@@ -107,14 +116,14 @@ def make_reward_function(shape: str = "tiers", tiers: str | None = None, custom:
         custom: `file.py:name` of a function of `RewardInputs`, in place of a shape.
 
     Raises:
-        ValueError: an unknown shape, bad tiers, tiers for something else, or a custom function that cannot be used.
+        UserError: an unknown shape, bad tiers, tiers for something else, or a custom function that cannot be used.
     """
     if shape not in SHAPES:
-        raise ValueError(f"unknown reward shape {shape!r}; choose from {', '.join(SHAPES)}")
+        raise UserError(f"unknown reward shape {shape!r}; choose from {', '.join(SHAPES)}")
     if custom is not None and (tiers is not None or shape != "tiers"):
-        raise ValueError(f"the reward function {custom!r} replaces the shape: give no shape or tiers beside it")
+        raise UserError(f"the reward function {custom!r} replaces the shape: give no shape or tiers beside it")
     if tiers is not None and shape != "tiers":
-        raise ValueError(f"reward tiers belong to the shape 'tiers', not to {shape!r}")
+        raise UserError(f"reward tiers belong to the shape 'tiers', not to {shape!r}")
     if custom is not None:  # errors inside the file surface as they are
         return _checked(load_function(custom, num_arguments=1), custom)
     if tiers is not None:
@@ -125,9 +134,26 @@ def make_reward_function(shape: str = "tiers", tiers: str | None = None, custom:
 
 def _checked(function: RewardFunction, name: str) -> RewardFunction:
     def reward_function(inputs: RewardInputs) -> float:
-        reward = function(inputs)
-        if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
-            raise ValueError(f"the reward function {name!r} returned {reward!r}; it must return a finite number")
-        return float(reward)
+        if not math.isfinite(inputs.improvement_pct):
+            raise FloatingPointError(
+                f"the improvement is {inputs.improvement_pct} for {inputs.where}: perplexity "
+                f"{inputs.baseline.perplexity} without a plan, {inputs.planned.perplexity} with it; check the "
+                "reference model's weights, or score in float32"
+            )
+        return finite_number(function(inputs), source=f"the reward function {name!r}", where=inputs.where)
 
     return reward_function
+
+
+def finite_number(value: Any, *, source: str, where: str) -> float:
+    """A reward as a float: a number, or an array or tensor of one.
+
+    Raises:
+        UserError: saying that `source` returned something else, or NaN or infinity, for the sample `where`.
+    """
+    number = value.item() if math.prod(getattr(value, "shape", (0,))) == 1 else value
+    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
+        kind = "" if isinstance(number, Real) else f" ({type(value).__name__})"
+        shown = " ".join(repr(value).split())
+        raise UserError(f"{source} returned {shown:.60}{kind} for {where}; a reward is a finite number")
+    return float(number)

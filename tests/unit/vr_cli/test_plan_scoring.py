@@ -120,6 +120,18 @@ def test_equal_plans_are_scored_once_and_get_equal_rewards(tokenizer):
     assert len(set(rewards.rewards)) == 3
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_log_probs_that_are_not_finite_name_the_sample(tokenizer, value):
+    def broken(batch: SharedPrefixBatch) -> torch.Tensor:
+        logprobs = torch.full((batch.labels.numel(),), -1.0)
+        logprobs[batch.label_samples == 1] = value  # the second plan of each pack
+        return logprobs
+
+    scorer = make_scorer(tokenizer, broken)
+    with pytest.raises(FloatingPointError, match="datapoint 'keeper', sample 3"):
+        scorer.score([sample(KEEPER, "a"), sample(HARBOUR, "b"), sample(KEEPER, "a"), sample(KEEPER, "c")])
+
+
 def test_packs_are_submitted_at_once_and_awaited_later(tokenizer):
     submitted: list[int] = []
 

@@ -6,13 +6,24 @@ import math
 
 import pytest
 
+from openrlhf.errors import UserError
+from openrlhf.vr_cli import perplexity
 from openrlhf.vr_cli.perplexity import Likelihood
-from openrlhf.vr_cli.rewards import DEFAULT_TIERS, RewardInputs, Tier, make_reward_function, parse_tiers, tiered_reward
+from openrlhf.vr_cli.rewards import (
+    DEFAULT_TIERS,
+    SHAPES,
+    RewardInputs,
+    Tier,
+    make_reward_function,
+    parse_tiers,
+    tiered_reward,
+)
 
 
 def inputs_of_ppl(planned: float, baseline: float = 4.0) -> RewardInputs:
     return RewardInputs(
-        datapoint={"story_id": "s"},
+        datapoint={"datapoint_id": "s/1"},
+        sample_index=3,
         response="In summary: they meet.",
         baseline=Likelihood(nll_sum=3 * math.log(baseline), num_tokens=3),
         planned=Likelihood(nll_sum=3 * math.log(planned), num_tokens=3),
@@ -96,17 +107,38 @@ def test_own_function_gets_everything(tmp_path):
     file = reward_file(
         tmp_path,
         "def reward(inputs):\n"
-        "    assert inputs.datapoint['story_id'] == 's' and 'meet' in inputs.response\n"
+        "    assert inputs.datapoint['datapoint_id'] == 's/1' and 'meet' in inputs.response\n"
         "    return inputs.improvement_pct + inputs.baseline.num_tokens + inputs.planned.num_tokens\n",
     )
     assert make_reward_function(custom=f"{file}:reward")(inputs_of_ppl(3)) == pytest.approx(25 + 3 + 3)
 
 
-@pytest.mark.parametrize("value", ["float('nan')", "float('inf')", "None", "True", "'1'"])
+@pytest.mark.parametrize(
+    "value", ["float('nan')", "float('inf')", "None", "True", "'1'", "{'reward': 1}", "[1, 2]", "torch.ones(2)", "1j"]
+)
 def test_own_function_must_return_a_finite_number(tmp_path, value):
-    file = reward_file(tmp_path, f"def reward(inputs): return {value}")
-    with pytest.raises(ValueError, match="finite number"):
+    file = reward_file(tmp_path, f"import torch\ndef reward(inputs): return {value}")
+    with pytest.raises(UserError, match=r"my_reward\.py:reward' returned .* for datapoint 's/1', sample 3; .*finite"):
         make_reward_function(custom=f"{file}:reward")(inputs_of_ppl(3))
+
+
+@pytest.mark.parametrize(
+    "value", ["2", "2.0", "np.float32(2)", "np.array([2])", "torch.tensor(2)", "torch.ones(1) + 1"]
+)
+def test_own_function_may_return_any_kind_of_number(tmp_path, value):
+    file = reward_file(tmp_path, f"import numpy as np, torch\ndef reward(inputs): return {value}")
+    reward = make_reward_function(custom=f"{file}:reward")(inputs_of_ppl(3))
+    assert reward == 2.0
+    assert type(reward) is float
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("improvement", [math.nan, math.inf, -math.inf])
+def test_an_improvement_that_is_not_finite_is_an_error_in_every_shape(monkeypatch, shape, improvement):
+    """`binary` paid 1 for NaN, `tiers` 0."""
+    monkeypatch.setattr(perplexity, "improvement_pct", lambda baseline, planned: improvement)
+    with pytest.raises(FloatingPointError, match="datapoint 's/1', sample 3"):
+        make_reward_function(shape)(inputs_of_ppl(3))
 
 
 def test_own_function_that_is_not_there_is_an_error(tmp_path):

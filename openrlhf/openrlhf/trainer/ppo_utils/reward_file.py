@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from openrlhf.errors import UserError
 from openrlhf.trainer.ppo_utils.samples import Rewards, Samples
 from openrlhf.utils.load_function import load_function
+from openrlhf.vr_cli.rewards import finite_number
 
 
 class RewardFileFunction:
     """Calls `reward_func(queries, prompts, labels)` once a group.
 
     queries: prompt text + response text, (G,); prompts: prompt text, (G,); labels: the row's `--label_key` value, (G,).
-    It returns G numbers (a list or a tensor).
+    It returns G numbers (a list, an array or a tensor).
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._function: Callable[..., Sequence[Any]] = load_function(f"{path}:reward_func", num_arguments=3)
+        self._name = f"{path}: reward_func"
+        self._function: Callable[..., Any] = load_function(f"{path}:reward_func", num_arguments=3)
 
     def __call__(self, samples: Samples) -> Rewards:
-        num_samples = len(samples.responses)
-        text, label = samples.prompt.text, samples.prompt.datapoint.get("label")
-        queries = [text + response for response in samples.responses]
-        rewards = [float(r) for r in self._function(queries, [text] * num_samples, [label] * num_samples)]
-        if len(rewards) != num_samples:
-            raise ValueError(f"{self._path}: reward_func returned {len(rewards)} rewards for {num_samples} queries")
-        return Rewards(rewards=rewards)
+        """Raises UserError, naming file, prompt and sample, where it returns anything but G finite numbers."""
+        prompt, num_samples = samples.prompt, len(samples.responses)
+        queries = [prompt.text + response for response in samples.responses]
+        labels = [prompt.datapoint.get("label")] * num_samples
+        returned = self._function(queries, [prompt.text] * num_samples, labels)
+        datapoint = "" if prompt.datapoint_id is None else f" (datapoint {prompt.datapoint_id!r})"
+        where = f"prompt {prompt.index}{datapoint}"
+        values = _as_list(returned)
+        if values is None or len(values) != num_samples:
+            shown = f"{' '.join(repr(returned).split()):.60} ({type(returned).__name__})"
+            what = shown if values is None else f"{len(values)} rewards"
+            raise UserError(
+                f"{self._name} returned {what} for the {num_samples} queries of {where}; return a list of one finite "
+                "number for each query"
+            )
+        return Rewards(
+            rewards=[
+                finite_number(value, source=self._name, where=f"{where}, sample {index}")
+                for index, value in enumerate(values)
+            ]
+        )
+
+
+def _as_list(returned: Any) -> list[Any] | None:
+    """The values of a list, tuple, array or tensor; None for anything else (strings, dicts and numbers among it)."""
+    if isinstance(returned, list | tuple):
+        return list(returned)
+    return list(returned) if getattr(returned, "ndim", 0) > 0 else None
