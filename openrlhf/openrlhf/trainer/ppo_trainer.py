@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import TrainConfig
@@ -24,6 +26,7 @@ from openrlhf.datasets.sampler import RolloutSchedule
 from openrlhf.models.actor import Actor
 from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, ScoredSamples, add_reward_metrics
+from openrlhf.trainer.ppo_utils.finite import REMEDY, NonFiniteError, refuse_non_finite
 from openrlhf.trainer.ppo_utils.kl_controller import make_kl_controller
 from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
@@ -122,27 +125,41 @@ class PPOTrainer:
             with progress_bar("optimizing", total=num_updates, enabled=self.strategy.is_rank_0()) as bar:
                 for samples in updates:
                     micro_batches = replay_buffer.micro_batches(samples, max_tokens=batch.train_pack_tokens)
-                    self.optimizer_step(micro_batches, len(samples), kl_coef=kl_coef, metrics=metrics)
+                    self.optimizer_step(micro_batches, len(samples), step=step, kl_coef=kl_coef, metrics=metrics)
                     bar.update(1)
 
     def optimizer_step(
-        self, micro_batches: list[TrainBatch], num_samples: int, *, kl_coef: float, metrics: MeanMetrics
+        self, micro_batches: list[TrainBatch], num_samples: int, *, step: int, kl_coef: float, metrics: MeanMetrics
     ) -> None:
-        """One optimizer step over all ranks' micro-batches: the loss is the mean over all their samples."""
+        """One optimizer step over all ranks' micro-batches: the loss is the mean over all their samples.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is not finite; the weights are as they were.
+        """
         num_samples_everywhere = all_reduce(num_samples, op="sum")
         if num_samples_everywhere == 0:
             return
         # DeepSpeed averages gradients over ranks; the sum over micro-batches and ranks must be a mean over samples.
         scale = self.strategy.world_size / num_samples_everywhere
         empty = TrainBatch.empty(with_reference=self._kl_in_loss)
+        losses: list[Tensor] = []
         for train_batch, is_last in in_lockstep(micro_batches, empty):
             output = self.loss(train_batch, kl_coef=kl_coef)
             self.strategy.backward(self.actor.model, output.loss_sum * scale, is_last=is_last)
+            losses.append(output.loss_sum.detach())
             metrics.add_sum("loss", output.loss_sum.item(), train_batch.batch.num_samples)
             for name, value in output.metric_sums.items():
                 metrics.add_sum(name, value, train_batch.batch.num_samples)
+        finite = torch.stack(losses).isfinite().tolist()
+        refuse_non_finite(
+            (f"loss not finite for {b.source}" for b, ok in zip(micro_batches, finite, strict=False) if not ok),
+            where=f"step {step + 1}",
+        )
         metrics.add("learning_rate", [self.actor.model.get_lr()[0]])
-        metrics.add("grad_norm", [self.strategy.step(self.actor.model)])
+        try:
+            metrics.add("grad_norm", [self.strategy.step(self.actor.model)])
+        except FloatingPointError as error:
+            raise NonFiniteError(f"step {step + 1}: {error}; {REMEDY}") from error
 
     def loss(self, train_batch: TrainBatch, *, kl_coef: float) -> PolicyLossOutput:
         """The policy loss of one packed micro-batch, summed over its samples."""

@@ -21,6 +21,7 @@ from openrlhf.models.actor import Actor
 from openrlhf.models.loss import estimate_kl
 from openrlhf.models.shared_prefix import SharedPrefixBatch, pack_shared_prefix
 from openrlhf.trainer.ppo_utils.advantages import NORMALISED_OVER_ROLLOUT, shape_rewards, token_returns, whiten
+from openrlhf.trainer.ppo_utils.finite import non_finite_samples, refuse_non_finite
 from openrlhf.trainer.ppo_utils.lockstep import ReferenceClient, in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
@@ -109,6 +110,21 @@ class RemoteExperienceMaker:
             ref_logprobs = [references[s.samples.prompt.index]() if references else None for s in scored]
         if old_logprobs is None:
             old_logprobs = self._policy_logprobs([s.samples for s in scored], timer)
+        refuse_non_finite(
+            (
+                problem
+                for s, old, ref in zip(scored, old_logprobs, ref_logprobs, strict=True)
+                for problem in non_finite_samples(
+                    s.samples,
+                    {
+                        **sampled_values(s),
+                        "log-probs of the policy": old,
+                        **({} if ref is None else {"log-probs of the reference model": ref}),
+                    },
+                )
+            ),
+            where=f"step {step + 1}",
+        )
         advantages = self._advantages(scored, old_logprobs, ref_logprobs, kl_coef)
         experiences = [
             Experience(samples=s.samples, rewards=s.rewards, old_logprobs=old, ref_logprobs=ref, advantages=advantage)
@@ -124,7 +140,12 @@ class RemoteExperienceMaker:
         """Samples and scores without training. Collective over the actor ranks."""
         pending = self._sample_and_score(prompts, sampling, step=step, stream=EVAL_STREAM, timer=timer)
         with timer.phase("score"):
-            return [ScoredSamples(samples=samples, rewards=wait()) for samples, wait in pending]
+            scored = [ScoredSamples(samples=samples, rewards=wait()) for samples, wait in pending]
+        refuse_non_finite(
+            (problem for s in scored for problem in non_finite_samples(s.samples, sampled_values(s))),
+            where=f"evaluation after step {step}",
+        )
+        return scored
 
     def _sample_and_score(
         self,
@@ -262,6 +283,14 @@ def add_reward_metrics(metrics: MeanMetrics, scored: Sequence[ScoredSamples]) ->
             metrics.add(name, values)
         if len(completions) > 1:
             metrics.add("group_reward_std", [float(np.std(group.rewards.rewards, ddof=1))])
+
+
+def sampled_values(scored: ScoredSamples) -> dict[str, list[list[float]]]:
+    """What comes from vLLM and from the task, by name: one list of numbers a sample."""
+    return {
+        "log-probs of vLLM": [completion.logprobs for completion in scored.samples.completions],
+        "reward": [[reward] for reward in scored.rewards.rewards],
+    }
 
 
 def split_batches(batches: Sequence[SharedPrefixBatch], logprobs: Sequence[Tensor]) -> list[Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from openrlhf.models.shared_prefix import SharedPrefixBatch, pack_shared_prefix
+from openrlhf.trainer.ppo_utils.finite import describe_samples
 from openrlhf.trainer.ppo_utils.samples import Experience
 
 
@@ -22,6 +23,8 @@ class TrainBatch:
     old_logprobs: Tensor
     advantages: Tensor
     ref_logprobs: Tensor | None
+    source: str = "no samples"
+    """Whose samples these are, for error messages."""
 
     @classmethod
     def empty(cls, *, with_reference: bool) -> TrainBatch:
@@ -79,6 +82,7 @@ def pack_experience(experience: Experience, sample_indices: Sequence[int], max_t
             old_logprobs=targets(experience.old_logprobs, batch),
             advantages=targets(experience.advantages, batch),
             ref_logprobs=None if experience.ref_logprobs is None else targets(experience.ref_logprobs, batch),
+            source=describe_samples(experience.samples.prompt, [sample_indices[i] for i in batch.sample_indices]),
         )
         for batch in batches
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -129,12 +130,20 @@ class DeepspeedStrategy:
         """Clips, takes the optimizer and scheduler step, clears gradients. Collective.
 
         Returns the L2 norm of the whole batch's gradient, over all parameters of all ranks, before clipping.
+
+        Raises:
+            FloatingPointError: the norm is not finite. On every rank, and the weights are as they were: DeepSpeed's own
+                optimizers skip such a step, with a line in the log and no more; torch's is not reached.
         """
         norm = None
         if isinstance(engine.optimizer, torch.optim.Optimizer):  # fp32 at stage 0: DeepSpeed keeps no norm
             norm = float(torch.nn.utils.get_total_norm([p.grad for p in engine.parameters() if p.grad is not None]))
+            _check_norm(norm)
         engine.step()
-        return float(engine.get_global_grad_norm()) if norm is None else norm
+        if norm is None:
+            norm = float(engine.get_global_grad_norm())
+        _check_norm(norm if engine.was_step_applied() else math.inf)
+        return norm
 
     # Saving
 
@@ -148,3 +157,8 @@ def get_strategy(*, seed: int, timeout: timedelta = timedelta(minutes=30)) -> De
     strategy = DeepspeedStrategy(seed=seed)
     strategy.setup_distributed(timeout)
     return strategy
+
+
+def _check_norm(norm: float) -> None:
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the norm of the gradient is {norm}")
