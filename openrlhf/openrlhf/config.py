@@ -165,6 +165,8 @@ class CheckpointConfig:
     max_ckpt_num: int = 3
     max_ckpt_mem_gb: float = 1e8
     load_checkpoint: bool = False
+    stop_on_failed_save: bool = False
+    """A save that fails (disk full) ends the run; otherwise it is logged and training goes on to the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,6 +134,25 @@ def test_resumed_equals_uninterrupted(name, ranks):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_resuming_with_other_settings_applies_them(name, ranks):
+    """After 2 of 4 steps with 2 of warm-up: the third step has 1/2 of the cosine's way, factor 0.1 + 0.9 / 2 = 0.55."""
+    for rank in ranks:
+        settings = rank[name]["changed_settings"]
+        assert settings["lr"] == pytest.approx(3e-3 * 0.55)
+        assert settings["weight_decay"] == [0.2, 0.0]
+
+
+def test_a_save_that_fails_on_one_rank_fails_on_all_and_leaves_nothing(ranks):
+    for rank in ranks:
+        result = rank["failed_save"]
+        assert result["raised"].startswith("WriteError: ")
+        assert "global_step2" in result["raised"]
+        assert "free" in result["raised"]
+        assert result["left"] == ["global_step1"]
+        assert result["newest"] == "global_step3"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_saved_hf_model_is_the_trained_one(name, ranks, folder):
     path = folder / f"hf_{len(ranks)}_{name}"
     model = AutoModelForCausalLM.from_pretrained(path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,7 @@ def run_rank(rank: int, world_size: int, port: int, folder: str) -> None:
     results: dict[Any, Any] = {"collectives": check_collectives(strategy)}
     for name in CONFIGS:
         results[name] = train_save_resume(strategy, name, Path(folder))
+    results["failed_save"] = failed_save(strategy, Path(folder))
     results["rotary"] = bf16_partitioned_load(strategy, folder)
     results["eval"] = eval_logits(strategy, folder)
     results["checkpointing"] = checkpointing_use(strategy, folder)
@@ -92,9 +94,38 @@ def load(strategy: DeepspeedStrategy, folder: Path | str, config: DeepspeedConfi
     )
 
 
-def new_engine(strategy: DeepspeedStrategy, name: str, folder: Path) -> Any:
+def new_engine(strategy: DeepspeedStrategy, name: str, folder: Path, optimizer: OptimizerConfig = OPTIMIZER) -> Any:
     model = load(strategy, folder, CONFIGS[name])
-    return strategy.prepare_train(model, deepspeed=CONFIGS[name], optimizer=OPTIMIZER, num_optimizer_steps=NUM_STEPS)
+    return strategy.prepare_train(model, deepspeed=CONFIGS[name], optimizer=optimizer, num_optimizer_steps=NUM_STEPS)
+
+
+def settings_of(engine: Any) -> dict[str, Any]:
+    """Learning rate of the next step, and the parameter groups' decay, largest first."""
+    decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
+    return {"lr": engine.get_lr()[0], "weight_decay": sorted(decays, reverse=True)}
+
+
+def failed_save(strategy: DeepspeedStrategy, folder: Path) -> dict[str, Any]:
+    """The last rank may write no file above 100 kB: its disk is full, so to speak. Then it may again."""
+    engine = new_engine(strategy, "zero2", folder)
+    directory = folder / f"ckpt_{strategy.world_size}_full"
+    strategy.save_checkpoint(engine, directory, "global_step1", {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if strategy.rank == strategy.world_size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    raised = ""
+    try:
+        strategy.save_checkpoint(engine, directory, "global_step2", {"step": 2})
+    except OSError as error:
+        raised = f"{type(error).__name__}: {error}"
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    left = sorted(path.name for path in directory.glob("global_step*"))
+    collectives.barrier()
+    strategy.save_checkpoint(engine, directory, "global_step3", {"step": 3})
+    engine.destroy()
+    newest = strategy.find_checkpoint(directory, zero_stage=2)
+    assert newest is not None
+    return {"raised": raised, "left": left, "newest": newest.tag}
 
 
 def train_step(strategy: DeepspeedStrategy, engine: Any, step: int) -> dict[str, Any]:
@@ -146,14 +177,22 @@ def train_save_resume(strategy: DeepspeedStrategy, name: str, folder: Path) -> d
     engine.destroy()
 
     resumed = new_engine(strategy, name, folder)
-    nothing = strategy.load_checkpoint(resumed, folder / "nowhere")
-    client_state = strategy.load_checkpoint(resumed, checkpoints)
+    stage = CONFIGS[name].zero_stage
+    nothing = strategy.find_checkpoint(folder / "nowhere", zero_stage=stage)
+    checkpoint = strategy.find_checkpoint(checkpoints, zero_stage=stage)
+    strategy.load_checkpoint(resumed, checkpoint)
     steps_again = [train_step(strategy, resumed, step) for step in range(STEPS_BEFORE_SAVE, NUM_STEPS)]
     resumed.destroy()
+
+    changed = new_engine(strategy, name, folder, replace(OPTIMIZER, learning_rate=3e-3, weight_decay=0.2))
+    strategy.load_checkpoint(changed, checkpoint)
+    changed_settings = settings_of(changed)
+    changed.destroy()
     return {
         "steps": steps,
         "steps_again": steps_again,
-        "client_state": client_state,
+        "client_state": checkpoint.state,
+        "changed_settings": changed_settings,
         "nothing": nothing,
         "buckets": buckets,
     }

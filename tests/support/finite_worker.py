@@ -43,12 +43,25 @@ def run_rank(rank: int, world_size: int, port: int, world: str) -> None:
 
 
 def poisoned_updates(config: TrainConfig, strategy: Any) -> dict[str, Any]:
-    """A sound update; then an infinite advantage on rank 0 only; then a finite loss whose gradient is not."""
+    """A sound update, then an infinite advantage on rank 0 only. On a new engine a finite loss of infinite slope."""
+    result: dict[str, Any] = {"raised": {}, "unchanged": {}}
+    trainer = new_trainer(config, strategy)
+    update(trainer, "sound", result, advantage=1.0)
+    update(trainer, "loss", result, advantage=float("inf") if strategy.rank == 0 else 1.0)
+    trainer.actor.model.destroy()
+    trainer = new_trainer(config, strategy)  # DeepSpeed's buffers still hold the gradients that were never applied
+    trainer.loss = partial(steep_loss, trainer.loss)
+    update(trainer, "gradient", result, advantage=1.0)
+    trainer.actor.model.destroy()
+    return result
+
+
+def new_trainer(config: TrainConfig, strategy: Any) -> Any:
     model = strategy.load_model(partial(load_causal_lm, config.policy), config.actor_deepspeed)
     engine = strategy.prepare_train(
         model, deepspeed=config.actor_deepspeed, optimizer=config.optimizer, num_optimizer_steps=4
     )
-    trainer: Any = PPOTrainer(
+    return PPOTrainer(
         config=config,
         strategy=strategy,
         actor=Actor(engine),
@@ -59,16 +72,15 @@ def poisoned_updates(config: TrainConfig, strategy: Any) -> dict[str, Any]:
         schedule=RolloutSchedule(num_prompts=NUM_PROMPTS, rollout_batch_size=NUM_PROMPTS, num_episodes=1, seed=1),
         tracker=None,
     )
-    result: dict[str, Any] = {"raised": {}, "unchanged": {}}
-    for case, advantage in (("sound", 1.0), ("loss", float("inf") if strategy.rank == 0 else 1.0), ("gradient", 1.0)):
-        if case == "gradient":
-            trainer.loss = partial(steep_loss, trainer.loss)
-        before = full_state_dict(engine.module, keep=True)
-        result["raised"][case] = raised_by(trainer, experience(strategy.rank, advantage))
-        after = full_state_dict(engine.module, keep=True)
-        result["unchanged"][case] = all(torch.equal(before[key], after[key]) for key in before)
-    engine.destroy()
-    return result
+
+
+def update(trainer: Any, case: str, result: dict[str, Any], *, advantage: float) -> None:
+    """One rollout's updates: what they raise, and whether the weights stayed."""
+    module = trainer.actor.model.module
+    before = full_state_dict(module, keep=True)
+    result["raised"][case] = raised_by(trainer, experience(trainer.strategy.rank, advantage))
+    after = full_state_dict(module, keep=True)
+    result["unchanged"][case] = all(torch.equal(before[key], after[key]) for key in before)
 
 
 def steep_loss(loss: Any, *args: Any, **kwargs: Any) -> Any:

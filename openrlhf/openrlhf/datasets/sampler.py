@@ -1,4 +1,4 @@
-"""Which prompts each rollout step takes: a pure function of the run's settings, so that a resumed run continues it."""
+"""What each step of a run does: a pure function of the run's settings, so that a resumed run continues it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ class RolloutSchedule:
     rollout_batch_size: int
     num_episodes: int
     seed: int
+    samples_per_prompt: int = 1
+    train_batch_size: int = 1
+    """Samples of one optimizer step, over all ranks."""
+    max_epochs: int = 1
+    """Passes over one rollout's samples."""
 
     @property
     def steps_per_episode(self) -> int:
@@ -40,10 +45,16 @@ class RolloutSchedule:
         first = position * self.rollout_batch_size
         return order[first : first + self.rollout_batch_size]
 
-    def num_updates(self, *, samples_per_prompt: int, train_batch_size: int, max_epochs: int) -> int:
+    def num_samples(self, step: int) -> int:
+        """How many responses step 0, 1, ... samples over all ranks."""
+        return self.batch_size(step) * self.samples_per_prompt
+
+    def updates_per_epoch(self, step: int) -> int:
+        """Optimizer steps of one pass over the samples of step 0, 1, ..."""
+        return ceil(self.num_samples(step) / self.train_batch_size)
+
+    @property
+    def num_updates(self) -> int:
         """Optimizer steps of the whole run: the length of the learning-rate schedule."""
-        per_episode = sum(
-            ceil(self.batch_size(step) * samples_per_prompt / train_batch_size)
-            for step in range(self.steps_per_episode)
-        )
-        return self.num_episodes * per_episode * max_epochs
+        per_episode = sum(self.updates_per_epoch(step) for step in range(self.steps_per_episode))
+        return self.num_episodes * per_episode * self.max_epochs

@@ -11,9 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass
-from math import ceil
 from typing import Any
 
 import torch
@@ -32,25 +29,24 @@ from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt
+from openrlhf.trainer.resume import (
+    TrainState,
+    check_same_settings,
+    log_changes,
+    read_state,
+    resumed_kl_coef,
+    run_settings,
+)
 from openrlhf.trainer.tracking import MetricsLogger
+from openrlhf.utils.checkpoints import Checkpoint
 from openrlhf.utils.deepspeed.collectives import all_gather_object, all_reduce
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.devices import current_device, peak_memory_gib
+from openrlhf.utils.disk import WriteError
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.progress import progress_bar
 
 logger = init_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainState:
-    """What a checkpoint holds beside weights, optimizer, learning rate and random states."""
-
-    step: int
-    """Rollout steps done."""
-    kl_coef: float
-    settings: dict[str, int | str]
-    """What the step number and the learning-rate schedule depend on."""
 
 
 class PPOTrainer:
@@ -68,6 +64,7 @@ class PPOTrainer:
         eval_prompts: PromptDataset | None,
         schedule: RolloutSchedule,
         tracker: MetricsLogger | None,
+        resume_from: Checkpoint | None = None,
     ) -> None:
         """`actor.model` is the engine that `strategy.prepare_train` made; `tracker` lives on rank 0."""
         self.config = config
@@ -79,6 +76,9 @@ class PPOTrainer:
         self.eval_prompts = eval_prompts
         self.schedule = schedule
         self.tracker = tracker
+        self.resume_from = resume_from
+        self.settings = run_settings(config, train_prompts)
+        self.lr_updates = schedule.num_updates
         self.kl_controller = make_kl_controller(config.algorithm.init_kl_coef, config.algorithm.kl_target)
 
     def fit(self) -> None:
@@ -112,14 +112,14 @@ class PPOTrainer:
                 self.train_on(experiences, step=step, kl_coef=kl_coef, metrics=metrics)
             self.sync_weights(timer)
         reduced = metrics.reduce()
-        self.kl_controller.update(reduced.get("kl", 0.0), self.schedule.batch_size(step) * self._samples_per_prompt)
+        self.kl_controller.update(reduced.get("kl", 0.0), self.schedule.num_samples(step))
         return {**reduced, "kl_coef": kl_coef, **timer.metrics(), **self._performance(experiences, timer)}
 
     def train_on(self, experiences: list[Experience], *, step: int, kl_coef: float, metrics: MeanMetrics) -> None:
         """Goes `max_epochs` times over the rollout's samples, one optimizer step every `train_batch_size`."""
         replay_buffer = ReplayBuffer(experiences)
         batch = self.config.batch
-        num_updates = ceil(self.schedule.batch_size(step) * self._samples_per_prompt / batch.train_batch_size)
+        num_updates = self.schedule.updates_per_epoch(step)
         for epoch in range(self.config.algorithm.max_epochs):
             updates = replay_buffer.updates(num_updates, seed=self.config.seed + step * 1000 + epoch)
             with progress_bar("optimizing", total=num_updates, enabled=self.strategy.is_rank_0()) as bar:
@@ -215,52 +215,44 @@ class PPOTrainer:
     def save_checkpoint(self, done: int) -> None:
         checkpoint = self.config.checkpoint
         tag = f"global_step{done}"
-        if not checkpoint.disable_ds_ckpt:
-            state = TrainState(step=done, kl_coef=self.kl_controller.value, settings=self.resume_settings())
-            self.strategy.save_checkpoint(
-                self.actor.model,
-                f"{checkpoint.ckpt_path}/_actor",
-                tag,
-                asdict(state),
-                max_num=checkpoint.max_ckpt_num,
-                max_gb=checkpoint.max_ckpt_mem_gb,
-            )
-        if checkpoint.save_hf_ckpt:
-            self.strategy.save_hf_model(self.actor.model, self.tokenizer, f"{checkpoint.ckpt_path}/{tag}_hf")
+        state = TrainState(
+            step=done, kl_coef=self.kl_controller.value, num_updates=self.lr_updates, settings=self.settings
+        )
+        try:
+            if not checkpoint.disable_ds_ckpt:
+                self.strategy.save_checkpoint(
+                    self.actor.model,
+                    f"{checkpoint.ckpt_path}/_actor",
+                    tag,
+                    state.to_dict(),
+                    max_num=checkpoint.max_ckpt_num,
+                    max_gb=checkpoint.max_ckpt_mem_gb,
+                )
+            if checkpoint.save_hf_ckpt:
+                self.strategy.save_hf_model(self.actor.model, self.tokenizer, f"{checkpoint.ckpt_path}/{tag}_hf")
+        except WriteError as error:
+            if checkpoint.stop_on_failed_save:
+                raise
+            logger.error("step %d is not saved: %s; training goes on to the next save", done, error)
 
     def resume(self) -> int:
-        """Loads the newest complete checkpoint if asked to; returns how many steps are done.
+        """Continues from `resume_from`, if there is one; returns how many steps are done.
 
         Raises:
-            ValueError: the checkpoint was made with other data or batch settings, whose steps mean something else.
+            UserError: the checkpoint was made with settings under which its steps mean something else.
         """
-        checkpoint = self.config.checkpoint
-        client_state = None
-        if checkpoint.load_checkpoint:
-            client_state = self.strategy.load_checkpoint(self.actor.model, f"{checkpoint.ckpt_path}/_actor")
-        if client_state is None:
+        if self.resume_from is None:
             return 0
-        state = TrainState(**{name: client_state[name] for name in TrainState.__dataclass_fields__})
-        check_same_settings(state.settings, self.resume_settings())
-        self.kl_controller.value = state.kl_coef
+        state = read_state(self.resume_from)
+        check_same_settings(state.settings, self.settings)
+        log_changes(state, self.settings, num_updates=self.schedule.num_updates)
+        self.strategy.load_checkpoint(self.actor.model, self.resume_from)
+        self.lr_updates = state.num_updates
+        self.kl_controller.value = resumed_kl_coef(state, self.settings)
         logger.info("resumed after step %d of %d", state.step, self.schedule.num_steps)
         if self.tracker is not None:
             self.tracker.resume(state.step)
         return state.step
-
-    def resume_settings(self) -> dict[str, int | str]:
-        """What a run must have in common with the checkpoint that it continues. More episodes are fine."""
-        batch = self.config.batch
-        prompts = hashlib.sha256(repr([prompt.token_ids for prompt in self.train_prompts]).encode())
-        return {
-            "seed": self.config.seed,
-            "rollout_batch_size": batch.rollout_batch_size,
-            "train_batch_size": batch.train_batch_size,
-            "n_samples_per_prompt": batch.n_samples_per_prompt,
-            "max_epochs": self.config.algorithm.max_epochs,
-            "num_prompts": len(self.train_prompts),
-            "prompts_sha256": prompts.hexdigest(),
-        }
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -310,16 +302,6 @@ def completion_rows(group: ScoredSamples) -> list[dict[str, Any]]:
         }
         for i, (response, completion) in enumerate(zip(group.samples.responses, group.samples.completions, strict=True))
     ]
-
-
-def check_same_settings(saved: dict[str, int | str], current: dict[str, int | str]) -> None:
-    """Raises ValueError where a step number or the learning rate would mean something else than in the checkpoint."""
-    changed = [f"{name} {saved.get(name)} (now {value})" for name, value in current.items() if saved.get(name) != value]
-    if changed:
-        raise ValueError(
-            f"the checkpoint was made with {', '.join(changed)}: resume with the same data and batch settings, or "
-            "start anew in another --ckpt_path"
-        )
 
 
 def summary(metrics: dict[str, float]) -> str:

@@ -32,7 +32,7 @@ def test_order_depends_on_seed_and_episode_alone():
 
 def test_number_of_optimizer_steps():
     # batches of 2, 2, 1 prompts x 4 samples = 8, 8, 4 samples; in steps of 4: 2 + 2 + 1, 3 episodes, 2 epochs
-    assert schedule().num_updates(samples_per_prompt=4, train_batch_size=4, max_epochs=2) == 30
+    assert schedule(samples_per_prompt=4, train_batch_size=4, max_epochs=2).num_updates == 30
 
 
 def experience(prompt_tokens: list[int], responses: list[list[int]]) -> Experience:

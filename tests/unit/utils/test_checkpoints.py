@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from openrlhf.errors import UserError
+from openrlhf.utils import checkpoints
 from openrlhf.utils.checkpoints import (
     begin_checkpoint,
     finish_checkpoint,
+    last_size,
     newest_checkpoint,
     prune_checkpoints,
     read_marker,
+    remove_checkpoint,
 )
 
 
@@ -21,7 +25,7 @@ def write(directory: Path, tag: str, *, num_bytes: int = 100, finish: bool = Tru
     begin_checkpoint(directory, tag)
     (directory / tag / "weights.pt").write_bytes(b"x" * num_bytes)
     if finish:
-        finish_checkpoint(directory, tag, world_size=2, zero_stage=3)
+        finish_checkpoint(directory, tag, world_size=2, zero_stage=3, state={"step": 1, "rate": 0.1})
 
 
 def tags(directory: Path) -> set[str]:
@@ -43,6 +47,7 @@ def test_marker_records_ranks_stage_and_size(tmp_path):
     checkpoint = newest_checkpoint(tmp_path)
     assert checkpoint == read_marker(tmp_path / "global_step1")
     assert (checkpoint.sequence, checkpoint.world_size, checkpoint.zero_stage, checkpoint.num_bytes) == (1, 2, 3, 321)
+    assert checkpoint.state == {"step": 1, "rate": 0.1}
 
 
 def test_newest_is_the_last_written_not_the_highest_step(tmp_path):
@@ -62,7 +67,7 @@ def test_unfinished_checkpoint_does_not_count(tmp_path, caplog):
     assert (tmp_path / "latest").read_text() == "global_step1"
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete", "marker", "marker_types"])
+@pytest.mark.parametrize("damage", ["truncate", "delete", "flip", "marker", "types", "gone"])
 def test_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, damage):
     write(tmp_path, "global_step1")
     write(tmp_path, "global_step2")
@@ -71,13 +76,62 @@ def test_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, dama
         (path / "weights.pt").write_bytes(b"x" * 99)
     elif damage == "delete":
         (path / "weights.pt").unlink()
+    elif damage == "flip":
+        (path / "weights.pt").write_bytes(b"x" * 99 + b"y")
+    elif damage == "gone":
+        (path / "COMPLETE").unlink()
     elif damage == "marker":
         (path / "COMPLETE").write_text('{"sequence": 2, "wor')
     else:
         (path / "COMPLETE").write_text(json.dumps({"sequence": 2, "world_size": 2, "zero_stage": 3, "files": None}))
     with caplog.at_level(logging.WARNING):
         assert newest_tag(tmp_path) == "global_step1"
-    assert "global_step2 is damaged" in caplog.text
+    assert f"{tmp_path / 'global_step2'}" in caplog.text
+    assert "damaged, passed over" in caplog.text
+
+
+def test_a_flipped_byte_is_named_with_its_file(tmp_path, caplog):
+    write(tmp_path, "global_step1")
+    write(tmp_path, "global_step2")
+    file = tmp_path / "global_step2" / "weights.pt"
+    file.write_bytes(b"x" * 50 + b"X" + b"x" * 49)
+    with caplog.at_level(logging.WARNING):
+        newest_checkpoint(tmp_path)
+    assert f"{file} is not what was written" in caplog.text
+
+
+def test_all_damaged_is_refused_but_none_ever_finished_is_a_fresh_start(tmp_path):
+    write(tmp_path, "global_step1", finish=False)
+    assert newest_checkpoint(tmp_path) is None
+    write(tmp_path, "global_step2")
+    write(tmp_path, "global_step3")
+    (tmp_path / "global_step2" / "weights.pt").write_bytes(b"y" * 100)
+    (tmp_path / "global_step3" / "weights.pt").unlink()
+    with pytest.raises(UserError, match=r"every checkpoint in .*step3/weights.pt is missing.*step2/weights.pt is not"):
+        newest_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_is_half_removed_is_none(tmp_path, monkeypatch):
+    """Its marker goes first, the mark of an interrupted one last."""
+    write(tmp_path, "global_step1")
+    (tmp_path / "global_step1" / "offloaded").mkdir()
+    seen = []
+    rmtree = checkpoints.shutil.rmtree
+
+    def look_and_remove(path):
+        seen.append(sorted(child.name for child in Path(path).iterdir()))
+        rmtree(path)
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", look_and_remove)
+    remove_checkpoint(tmp_path / "global_step1")
+    assert seen[-1] == ["INCOMPLETE"]
+    assert tags(tmp_path) == set()
+
+
+def test_the_next_checkpoint_needs_what_the_last_one_took(tmp_path):
+    assert last_size(tmp_path) == 0
+    write(tmp_path, "global_step1", num_bytes=321)
+    assert last_size(tmp_path) == 321
 
 
 def test_writing_a_tag_anew_gives_up_the_old_one_first(tmp_path):
@@ -87,7 +141,7 @@ def test_writing_a_tag_anew_gives_up_the_old_one_first(tmp_path):
     assert newest_tag(tmp_path) == "global_step1"
     assert (tmp_path / "latest").read_text() == "global_step1"
     assert {path.name for path in (tmp_path / "global_step2").iterdir()} == {"INCOMPLETE"}
-    finish_checkpoint(tmp_path, "global_step2", world_size=2, zero_stage=3)
+    finish_checkpoint(tmp_path, "global_step2", world_size=2, zero_stage=3, state={})
     assert newest_tag(tmp_path) == "global_step2"
 
 

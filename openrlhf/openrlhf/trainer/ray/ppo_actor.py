@@ -24,6 +24,7 @@ from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
 from openrlhf.trainer.ppo_utils.samples import Prompt
 from openrlhf.trainer.ray.launcher import BasePPORole
 from openrlhf.trainer.ray.weight_transfer import WeightSender
+from openrlhf.trainer.resume import read_state
 from openrlhf.trainer.tracking import MetricsLogger
 from openrlhf.utils.deepspeed.collectives import barrier
 from openrlhf.utils.deepspeed.parameters import gather_params, named_parameter_buckets
@@ -160,16 +161,19 @@ class ActorModelRayActor(BasePPORole):
         self.tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
         self.train_prompts, self.eval_prompts = self.load_prompts(config, self.tokenizer)
         self.schedule = make_schedule(config, len(self.train_prompts))
+        self.resume_from = None
+        if config.checkpoint.load_checkpoint:
+            self.resume_from = self.strategy.find_checkpoint(
+                f"{config.checkpoint.ckpt_path}/_actor", zero_stage=config.actor_deepspeed.zero_stage
+            )
         model = self.strategy.load_model(partial(load_causal_lm, config.policy), config.actor_deepspeed)
         engine = self.strategy.prepare_train(
             model,
             deepspeed=config.actor_deepspeed,
             optimizer=config.optimizer,
-            num_optimizer_steps=self.schedule.num_updates(
-                samples_per_prompt=config.batch.n_samples_per_prompt,
-                train_batch_size=config.batch.train_batch_size,
-                max_epochs=config.algorithm.max_epochs,
-            ),
+            num_optimizer_steps=self.schedule.num_updates
+            if self.resume_from is None
+            else read_state(self.resume_from).num_updates,
         )
         self.actor = Actor(engine)
 
@@ -190,6 +194,7 @@ class ActorModelRayActor(BasePPORole):
             eval_prompts=self.eval_prompts,
             schedule=self.schedule,
             tracker=tracker,
+            resume_from=self.resume_from,
         )
         trainer.fit()
         if tracker is not None:
@@ -210,4 +215,7 @@ def make_schedule(config: TrainConfig, num_prompts: int) -> RolloutSchedule:
         rollout_batch_size=config.batch.rollout_batch_size,
         num_episodes=config.num_episodes,
         seed=config.seed,
+        samples_per_prompt=config.batch.n_samples_per_prompt,
+        train_batch_size=config.batch.train_batch_size,
+        max_epochs=config.algorithm.max_epochs,
     )

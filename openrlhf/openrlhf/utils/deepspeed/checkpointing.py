@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_directory, fsync_tree
 from openrlhf.utils.checkpoints import (
     Checkpoint,
     begin_checkpoint,
     finish_checkpoint,
+    last_size,
     newest_checkpoint,
     prune_checkpoints,
+    remove_checkpoint,
 )
-from openrlhf.utils.deepspeed.collectives import barrier, broadcast_object
+from openrlhf.utils.deepspeed.collectives import barrier, broadcast_object, raise_everywhere
+from openrlhf.utils.deepspeed.optimizer import keeping_settings
 from openrlhf.utils.deepspeed.parameters import full_state_dict
+from openrlhf.utils.disk import GB, WriteError, check_room, writing
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.rng import rng_state, set_rng_state
 
 logger = init_logger(__name__)
-
-CLIENT_STATE = "client_state"
 
 
 def save_checkpoint(
@@ -42,62 +47,121 @@ def save_checkpoint(
 
     Raises:
         ValueError: `client_state` holds more than plain containers, numbers and strings (before anything is written).
+        WriteError: on every rank, where any rank could not write its files. What was written is removed, and earlier
+            checkpoints are as they were, except one of the same tag.
     """
     _check_plain(client_state, "client_state")
     directory = Path(directory)
+    raise_everywhere(lambda: _begin(directory, tag), only_rank=0)
+    failures: list[WriteError] = []
+    writer = engine.checkpoint_engine
+    writer.save = partial(_save_file, failures, partial(type(writer).save, writer))
+    engine.save_checkpoint(directory, tag=tag, client_state={}, save_latest=False)
+    _save_file(failures, torch.save, rng_state(), _rng_path(directory / tag))
+    try:
+        raise_everywhere(lambda: _flush(directory / tag, failures))
+        raise_everywhere(lambda: _finish(engine, directory, tag, client_state), only_rank=0)
+    except WriteError:
+        if dist.get_rank() == 0:
+            remove_checkpoint(directory / tag)
+        barrier()
+        raise
     if dist.get_rank() == 0:
-        begin_checkpoint(directory, tag)
-    barrier()
-    engine.save_checkpoint(directory, tag=tag, client_state={CLIENT_STATE: client_state}, save_latest=False)
-    torch.save(rng_state(), _rng_path(directory / tag))
-    fsync_tree(directory / tag)  # on every rank: a network file system only flushes what this host wrote
-    barrier()
-    if dist.get_rank() == 0:
-        stage = engine.zero_optimization_stage()
-        checkpoint = finish_checkpoint(directory, tag, world_size=dist.get_world_size(), zero_stage=stage)
-        logger.info("saved checkpoint %s (%.2f GB)", checkpoint.path, checkpoint.num_bytes / 1e9)
         prune_checkpoints(directory, max_num=max_num, max_gb=max_gb)
     barrier()
 
 
-def load_checkpoint(engine: Any, directory: str | Path) -> dict[str, Any] | None:
-    """Continues from the newest complete checkpoint below `directory`; returns its `client_state`. Collective.
+def _begin(directory: Path, tag: str) -> None:
+    """Room is asked for as much as the last checkpoint took: before the old one of this tag goes."""
+    with writing(directory / tag):
+        check_room(directory, last_size(directory))
+        begin_checkpoint(directory, tag)
 
-    Returns None, and changes nothing, where there is none. `engine` must be fresh from `prepare_train`. Random state is
-    restored too, so call it last before training. DeepSpeed's own reader unpickles whatever a file holds; here its
-    files are read with `weights_only` and three of its classes let in (`zero_to_fp32.py` still reads like DeepSpeed:
-    convert only checkpoints that you trust).
+
+def _save_file(failures: list[WriteError], save: Callable[..., Any], state_dict: Any, path: str | Path) -> None:
+    """Saves, but keeps a failure for later: DeepSpeed's own barriers come first, or the other ranks hang in them."""
+    if failures:
+        return
+    try:
+        with writing(path):
+            save(state_dict, path)
+    except WriteError as error:
+        failures.append(error)
+        Path(path).unlink(missing_ok=True)  # leaves room for the small files that DeepSpeed still copies
+
+
+def _flush(path: Path, failures: list[WriteError]) -> None:
+    """On every rank: a network file system only flushes what this host wrote."""
+    if failures:
+        raise failures[0]
+    with writing(path):
+        fsync_tree(path)
+
+
+def _finish(engine: Any, directory: Path, tag: str, client_state: dict[str, Any]) -> None:
+    with writing(directory / tag):
+        checkpoint = finish_checkpoint(
+            directory,
+            tag,
+            world_size=dist.get_world_size(),
+            zero_stage=engine.zero_optimization_stage(),
+            state=client_state,
+        )
+    logger.info("saved checkpoint %s (%.2f GB)", checkpoint.path, checkpoint.num_bytes / GB)
+
+
+def find_checkpoint(directory: str | Path, *, zero_stage: int) -> Checkpoint | None:
+    """The checkpoint to continue from: the newest one below `directory` that is whole. Collective.
 
     Raises:
-        ValueError: the checkpoint was made with another number of ranks or another ZeRO stage.
+        UserError: all are damaged, or it was made with another number of ranks or another ZeRO stage.
     """
-    directory = Path(directory)
-    checkpoint = broadcast_object(newest_checkpoint(directory) if dist.get_rank() == 0 else None)
-    if checkpoint is None:
-        return None
-    _check_fits(checkpoint, world_size=dist.get_world_size(), zero_stage=engine.zero_optimization_stage())
+
+    def find() -> Checkpoint | None:
+        checkpoint = newest_checkpoint(Path(directory))
+        if checkpoint is not None:
+            _check_fits(checkpoint, world_size=dist.get_world_size(), zero_stage=zero_stage)
+        return checkpoint
+
+    return broadcast_object(raise_everywhere(find, only_rank=0))
+
+
+def load_checkpoint(engine: Any, checkpoint: Checkpoint) -> None:
+    """Continues from a checkpoint that `find_checkpoint` returned. Collective.
+
+    `engine` must be fresh from `prepare_train`; learning rate, betas and decay stay its own. Random state is restored
+    too, so call it last before training. DeepSpeed's own reader unpickles whatever a file holds; here its files are
+    read with `weights_only` and three of its classes let in (`zero_to_fp32.py` still reads like DeepSpeed: convert only
+    checkpoints that you trust).
+    """
     engine.checkpoint_engine.load = _load_weights_only
-    path, state = engine.load_checkpoint(directory, tag=checkpoint.tag)
+    with keeping_settings(engine.optimizer, engine.lr_scheduler):
+        path, _ = engine.load_checkpoint(checkpoint.path.parent, tag=checkpoint.tag)
     assert path is not None, f"DeepSpeed found nothing in {checkpoint.path}"
     set_rng_state(torch.load(_rng_path(checkpoint.path), weights_only=True))
     logger.info("continuing from checkpoint %s", checkpoint.path)
-    return state[CLIENT_STATE]
 
 
 def save_hf_model(engine: Any, tokenizer: Any, path: str | Path) -> None:
     """Writes the model (safetensors, in its own dtype) and tokenizer as a folder for transformers and vLLM. Collective.
 
     The folder appears whole or not at all; one of that name is replaced.
+
+    Raises:
+        WriteError: on every rank, where rank 0 could not write it.
     """
     model = getattr(engine, "module", engine)
-    is_writer = dist.get_rank() == 0
-    state_dict = full_state_dict(model, keep=is_writer)
-    if is_writer:
-        with atomic_directory(path) as aside:
-            model.save_pretrained(aside, state_dict=state_dict)
-            tokenizer.save_pretrained(aside)
+    state_dict = full_state_dict(model, keep=dist.get_rank() == 0)
+
+    def save() -> None:
+        with writing(path):
+            check_room(Path(path), sum(tensor.nbytes for tensor in state_dict.values()))
+            with atomic_directory(path) as aside:
+                model.save_pretrained(aside, state_dict=state_dict)
+                tokenizer.save_pretrained(aside)
         logger.info("saved model %s", path)
-    barrier()
+
+    raise_everywhere(save, only_rank=0)
 
 
 def _load_weights_only(path: str, map_location: Any = None) -> Any:
@@ -117,7 +181,7 @@ def _rng_path(path: Path) -> Path:
 def _check_fits(checkpoint: Checkpoint, *, world_size: int, zero_stage: int) -> None:
     """ZeRO's shards are per rank and per stage; DeepSpeed fails on others only after half of the state is replaced."""
     if (checkpoint.world_size, checkpoint.zero_stage) != (world_size, zero_stage):
-        raise ValueError(
+        raise UserError(
             f"checkpoint {checkpoint.path} was made by {checkpoint.world_size} rank(s) at ZeRO stage "
             f"{checkpoint.zero_stage}, this run has {world_size} at stage {zero_stage}: continue with the same, or "
             "start from its converted weights (--pretrain)"

@@ -5,6 +5,7 @@ Every rank has to call them, in the same order; under dicts, with the same keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -46,3 +47,23 @@ def broadcast_object(value: T, src: int = 0) -> T:
 def barrier() -> None:
     """Waits until every rank is here."""
     dist.barrier(device_ids=[torch.cuda.current_device()] if device_type() == "cuda" else None)
+
+
+def raise_everywhere(work: Callable[[], T], *, only_rank: int | None = None) -> T | None:
+    """Runs `work` on every rank, or on one; what it raises on any rank is raised on all.
+
+    So a failure ends a collective phase everywhere, instead of leaving the others in their next collective. Only
+    OSError and ValueError are passed around, the others are faults that end their process.
+    Returns the result of this rank's `work`, None where it did not run.
+    """
+    result: T | None = None
+    failure: Exception | None = None
+    try:
+        if only_rank in (None, dist.get_rank()):
+            result = work()
+    except (OSError, ValueError) as error:
+        failure = error
+    for of_rank in all_gather_object(failure):
+        if of_rank is not None:
+            raise of_rank
+    return result

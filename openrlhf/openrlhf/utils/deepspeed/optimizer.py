@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,3 +65,18 @@ def lr_factor(step: int, *, num_steps: int, num_warmup_steps: int, min_lr_ratio:
         return step / num_warmup_steps
     progress = min(1.0, (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps))
     return min_lr_ratio + (1.0 - min_lr_ratio) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@contextmanager
+def keeping_settings(optimizer: Any, scheduler: LambdaLR) -> Iterator[None]:
+    """Within: a checkpoint's state is loaded into both. Afterwards peak rate, betas and decay are this run's again.
+
+    A checkpoint holds its run's settings among the parameter groups. What a resumed run asks for counts instead; with
+    the same settings nothing changes, to the last bit.
+    """
+    settings = [{name: group[name] for name in ("betas", "weight_decay")} for group in optimizer.param_groups]
+    peaks = list(scheduler.base_lrs)
+    yield
+    scheduler.base_lrs = peaks
+    for group, own, peak, factor in zip(optimizer.param_groups, settings, peaks, scheduler.lr_lambdas, strict=True):
+        group.update(own, initial_lr=peak, lr=peak * factor(scheduler.last_epoch))

@@ -148,6 +148,7 @@ class DeepspeedStrategy:
     # Saving
 
     save_checkpoint = staticmethod(checkpointing.save_checkpoint)
+    find_checkpoint = staticmethod(checkpointing.find_checkpoint)
     load_checkpoint = staticmethod(checkpointing.load_checkpoint)
     save_hf_model = staticmethod(checkpointing.save_hf_model)
 
