@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from openrlhf.utils.logging import init_logger
+from openrlhf.utils.processes import process_start
+
+logger = init_logger(__name__)
+
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|replaced)-(?P<host>.+)-(?P<pid>\d+)")
+# A writer on another host cannot be looked for: what it left counts as dead after this long.
+FOREIGN_LEFTOVER_S = 24 * 3600
 
 
 @contextmanager
@@ -37,7 +49,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yields a new empty folder that takes the name `path` at the end of the block, in place of what was there.
 
     An exception in the block leaves `path` as it was and nothing else behind. Replacing an existing folder takes two
-    renames; a crash between them leaves the old one beside it as `.<name>.replaced-<pid>`.
+    renames; a crash between them leaves the old one beside it as `.<name>.replaced-<host>-<pid>`, and
+    `remove_leftovers` gives it its name back.
     """
     target = _prepare_target(path)
     aside, replaced = _aside(target, "partial"), _aside(target, "replaced")
@@ -76,6 +89,27 @@ def fsync_tree(root: Path) -> None:
         fsync_directory(folder)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writers that died left in `folder`; a target that one had just set aside gets its name back."""
+    for path in sorted(folder.glob(".*-*")):
+        match = LEFTOVER.fullmatch(path.name)
+        if match is None or not _writer_is_dead(path, match["host"], int(match["pid"])):
+            continue
+        target = path.with_name(match["name"])
+        if match["kind"] == "replaced" and not target.exists():
+            os.rename(path, target)
+            logger.info("%s is back: its replacement was never finished", target)
+        else:
+            logger.info("removing %s, left by a writer that died", path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _writer_is_dead(path: Path, host: str, pid: int) -> bool:
+    if host == socket.gethostname():
+        return process_start(pid) is None
+    return time.time() - path.stat().st_mtime > FOREIGN_LEFTOVER_S
+
+
 def _prepare_target(path: str | Path) -> Path:
     target = Path(os.path.realpath(path))  # write through a symbolic link instead of replacing it
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,4 +117,4 @@ def _prepare_target(path: str | Path) -> Path:
 
 
 def _aside(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{kind}-{os.getpid()}")
+    return target.with_name(f".{target.name}.{kind}-{socket.gethostname()}-{os.getpid()}")
