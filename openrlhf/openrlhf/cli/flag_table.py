@@ -183,6 +183,8 @@ GROUPS = (
              to="checkpoint.save_hf_ckpt"),
         Flag("disable_ds_ckpt", bool, False, "save no DeepSpeed checkpoint (such a run cannot resume)",
              to="checkpoint.disable_ds_ckpt", rare=True),
+        Flag("stop_on_failed_save", bool, False, "end the run where a checkpoint cannot be written (disk full); "
+             "otherwise it goes on to the next save", to="checkpoint.stop_on_failed_save", rare=True),
     )),
     Group("tracking", (
         Flag("logging_steps", int, 1, "steps between two rows of training metrics", to="tracking.logging_steps",

@@ -50,7 +50,12 @@ def launch(argv: Sequence[str] | None, load_actor_class: Callable[[], type[Actor
             return None
         quiet_libraries()
         actor_class = load_actor_class()
-        return run_training(check(args, actor_class), actor_class, run_settings(args))
+        config = check(args, actor_class)
+        from openrlhf.trainer.preflight import written_folders
+        from openrlhf.utils.run_lock import exclusive_folders
+
+        with exclusive_folders(written_folders(config.checkpoint)):
+            return run_training(config, actor_class, run_settings(args))
 
     return run_command(command)
 
@@ -92,6 +97,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> TrainConfig:
     """The run's configuration, once flags, GPUs and data have been checked. Raises UserError saying what is wrong."""
+    from openrlhf.trainer.preflight import check_outputs
     from openrlhf.utils.tokenizer import get_tokenizer
 
     config = checked_config(args, num_gpus=available_gpus())
@@ -100,6 +106,7 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
         actor_class.check_data(config, tokenizer)
     except ValueError as error:
         raise UserError(str(error)) from error
+    check_outputs(config, tokenizer)
     return config
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from openrlhf.config import ModelConfig
+from openrlhf.models.generation import mend_generation_config
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.noise import silence
 from openrlhf.models.shared_prefix import SharedPrefixBatch
@@ -45,6 +46,8 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
         trust_remote_code=config.trust_remote_code,
     )
     silence(model)
+    if model.generation_config is not None:
+        mend_generation_config(model.generation_config, config.pretrain)
     install_logprob_head(model, compiled=config.torch_compile)
     if config.use_liger_kernel:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance

@@ -155,6 +155,7 @@ NEW = {
     "eval_top_p": 0.8,
     "eval_top_k": 20,
     "eval_n_samples": 1,
+    "stop_on_failed_save": False,
     "no_system_role": False,
     "trust_remote_code": False,
 }
