@@ -249,9 +249,10 @@ def _reward(config: TrainConfig) -> Iterator[str]:
 
 
 def _given_reward_flags(config: TrainConfig) -> list[str]:
-    names = ("reward_shape", "reward_tiers", "reward_function")
-    values = {name: getattr(config.reward, name) for name in names}
-    return [BY_NAME[name].given(value) for name, value in values.items() if value]
+    """The flags of the reward's function that are not at their defaults."""
+    rows = [BY_NAME[name] for name in ("reward_function", "reward_tiers", "reward_shape")]
+    values = [(row, getattr(config.reward, row.name)) for row in rows]
+    return [row.given(value) for row, value in values if value != row.default]
 
 
 def _reward_file(config: TrainConfig, url: str) -> Iterator[str]:
@@ -262,14 +263,12 @@ def _reward_file(config: TrainConfig, url: str) -> Iterator[str]:
             load_function(f"{url}:reward_func", num_arguments=3)
         except ValueError as error:
             yield f"--remote_rm_url {url}: {error}"
-    vr_cli = {"baseline_ppl_path": None, "reward_shape": "tiers", "reward_tiers": None, "reward_function": None}
-    for name, off in vr_cli.items():
-        value = getattr(config.reward, name)
-        if value != off:
-            yield (
-                f"{BY_NAME[name].given(value)}: --remote_rm_url gives the reward instead of VR-CLI; "
-                "drop one of the two" + (" (or unset BASELINE_PPL_PATH)" if name == "baseline_ppl_path" else "")
-            )
+    instead = "--remote_rm_url gives the reward instead of VR-CLI; drop one of the two"
+    baseline = config.reward.baseline_ppl_path
+    if baseline is not None:
+        yield f"{BY_NAME['baseline_ppl_path'].given(baseline)}: {instead} (or unset BASELINE_PPL_PATH)"
+    for given in _given_reward_flags(config):
+        yield f"{given}: {instead}"
 
 
 def _cpu(config: TrainConfig) -> Iterator[str]:

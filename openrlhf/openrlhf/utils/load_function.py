@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from openrlhf.errors import UserError
+
 
 def load_function(spec: str, *, num_arguments: int) -> Callable[..., Any]:
-    """Loads `file.py:name`. Errors inside the file surface as they are.
+    """Loads `file.py:name`, which runs the file.
 
     Raises:
-        ValueError: no such file or name, or not a function that takes `num_arguments` positional arguments.
+        UserError: no such file or name, not a function that takes `num_arguments` positional arguments, or an error
+            of the file itself, with its line.
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not file or not name or path.suffix != ".py":
-        raise ValueError(f"{spec!r}: expected file.py:name")
-    if not path.is_file():
-        raise ValueError(f"{spec!r}: there is no file {path.resolve()}")
+        raise UserError(f"{spec!r}: expected file.py:name")
+    if not os.path.isfile(path):
+        raise UserError(f"{spec!r}: there is no file {path.resolve()}")
     function = getattr(_load_module(path), name, None)
     if not callable(function):
-        raise ValueError(f"{spec!r}: {file} defines no function {name!r}")
+        raise UserError(f"{spec!r}: {file} defines no function {name!r}")
     try:
         inspect.signature(function).bind(*[None] * num_arguments)
     except TypeError:
-        raise ValueError(f"{spec!r}: {name} must take {num_arguments} positional argument(s)") from None
+        raise UserError(f"{spec!r}: {name} must take {num_arguments} positional argument(s)") from None
     return function
 
 
@@ -40,5 +45,16 @@ def _load_module(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses in the file look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
+        del sys.modules[module_name]
+        raise UserError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}; mend the file") from error
     return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """`:12` for the line of the file at which an error arose; empty where it is not known."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return "" if line is None else f":{line}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,49 +10,8 @@ import pytest
 from openrlhf.cli import flags as flags_module
 from openrlhf.cli.flag_rows import Flag
 from openrlhf.cli.flag_table import FLAGS
-from openrlhf.cli.flags import parse_args
-from openrlhf.cli.validate import ConfigError, checked_config
-
-Problems = Callable[..., list[str]]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a model, prompts and a baseline map in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BASELINE_PPL_PATH", raising=False)
-    for name in ("model", "rl_data"):
-        (tmp_path / name).mkdir()
-    config = {"max_position_embeddings": 4096, "num_attention_heads": 9}
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    for split in ("train", "val", "test"):
-        (tmp_path / "rl_data" / f"{split}.jsonl").write_text('{"prompt": []}\n')
-    (tmp_path / "baseline.pkl").write_bytes(b"")
-    return tmp_path
-
-
-@pytest.fixture
-def problems(folder: Path) -> Problems:
-    """Runs the checks on a good command line for one CPU machine, plus what a test adds; a later flag wins."""
-    good = """
-    --pretrain model --prompt_data json@rl_data --baseline_ppl_path baseline.pkl --input_key prompt
-    --apply_chat_template --eval_split validation --eval_steps 2 --advantage_estimator group_norm
-    --n_samples_per_prompt 4 --rollout_batch_size 8 --train_batch_size 16 --actor_num_gpus_per_node 1
-    --ref_num_gpus_per_node 1 --colocate_actor_ref --vllm_num_engines 1 --vllm_sync_backend gloo
-    """
-
-    def run(extra: str = "", *, num_gpus: int | None = 0, drop: str = "") -> list[str]:
-        argv = good.split()
-        if drop:
-            at = argv.index(drop)
-            del argv[at : at + (2 if at + 1 < len(argv) and not argv[at + 1].startswith("--") else 1)]
-        try:
-            checked_config(parse_args(argv + extra.split()), num_gpus=num_gpus)
-        except ConfigError as error:
-            return error.problems
-        return []
-
-    return run
+from openrlhf.cli.validate import ConfigError
+from support.command_line import Problems
 
 
 def test_a_good_command_line_passes(problems: Problems) -> None:
