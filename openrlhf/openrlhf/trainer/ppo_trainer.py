@@ -22,12 +22,14 @@ from openrlhf.datasets.prompts_dataset import PromptDataset
 from openrlhf.datasets.sampler import RolloutSchedule
 from openrlhf.models.actor import Actor
 from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
-from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, ScoredSamples, add_reward_metrics
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.finite import REMEDY, NonFiniteError, refuse_non_finite
 from openrlhf.trainer.ppo_utils.kl_controller import make_kl_controller
 from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
+from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
+from openrlhf.trainer.ppo_utils.rollout_metrics import add_reward_metrics
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt
 from openrlhf.trainer.resume import (
     TrainState,

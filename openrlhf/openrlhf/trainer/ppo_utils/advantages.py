@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from openrlhf.config import AdvantageEstimator
+from openrlhf.config import AdvantageEstimator, AlgorithmConfig
+from openrlhf.models.loss import estimate_kl
 
 EPSILON = 1e-9
 
@@ -37,6 +38,33 @@ def shape_rewards(rewards: Tensor, estimator: AdvantageEstimator) -> Tensor:
     return centred if estimator == "reinforce_baseline" else centred / (rewards.std() + EPSILON)
 
 
+def group_advantages(
+    rewards: Sequence[float],
+    old_logprobs: Sequence[Tensor],
+    ref_logprobs: Sequence[Tensor] | None,
+    *,
+    algorithm: AlgorithmConfig,
+    kl_coef: float,
+) -> list[Tensor]:
+    """One group's rewards (G,) -> G tensors (R,), one advantage a token, before any whitening over the rollout.
+
+    Rewards are clipped to `reward_clip_range` and compared within the group. With `ref_logprobs`, and unless the KL
+    term is in the loss, kl_coef x KL is taken from each token's reward. `old_logprobs`, `ref_logprobs`: (R,) a sample.
+    """
+    low, high = algorithm.reward_clip_range
+    clipped = torch.tensor(rewards, dtype=torch.float64).clamp(low, high)
+    shaped = shape_rewards(clipped, algorithm.advantage_estimator).tolist()
+    if ref_logprobs is None or algorithm.use_kl_loss:
+        kls = [torch.zeros_like(old) for old in old_logprobs]
+    else:
+        pairs = zip(old_logprobs, ref_logprobs, strict=True)
+        kls = [estimate_kl(old - ref, algorithm.kl_estimator) for old, ref in pairs]
+    return [
+        token_returns(reward, kl, kl_coef=kl_coef, gamma=algorithm.gamma)
+        for reward, kl in zip(shaped, kls, strict=True)
+    ]
+
+
 def token_returns(shaped_reward: float, kl: Tensor, *, kl_coef: float, gamma: float) -> Tensor:
     """Discounted return at each token of one response: (R,) -> (R,).
 
@@ -52,8 +80,18 @@ def token_returns(shaped_reward: float, kl: Tensor, *, kl_coef: float, gamma: fl
     return torch.tensor(returns[::-1], dtype=kl.dtype)
 
 
+def whitening_sums(values: Sequence[Tensor]) -> dict[str, float]:
+    """What `whiten` needs of one rank's tokens; the sums of all ranks add up. In float64."""
+    flat = [tokens.double() for tokens in values]
+    return {
+        "count": float(sum(tokens.numel() for tokens in flat)),
+        "total": float(sum(tokens.sum().item() for tokens in flat)),
+        "square_total": float(sum(tokens.square().sum().item() for tokens in flat)),
+    }
+
+
 def whiten(values: Sequence[Tensor], *, count: float, total: float, square_total: float) -> list[Tensor]:
-    """(v - mean) / std over all tokens of a rollout, from sums that were added up over all ranks."""
+    """(v - mean) / std over all tokens of a rollout, from sums added up over all ranks. In float64, to fp32."""
     mean = total / count
     variance = max(square_total / count - mean**2, 0.0)
-    return [(value - mean) / (variance + EPSILON) ** 0.5 for value in values]
+    return [((value.double() - mean) / (variance + EPSILON) ** 0.5).float() for value in values]

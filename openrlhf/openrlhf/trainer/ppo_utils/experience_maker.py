@@ -5,12 +5,10 @@ To train on another reward, subclass `RemoteExperienceMaker` and override `compu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from torch import Tensor
@@ -18,28 +16,32 @@ from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import SamplingConfig, TrainConfig
 from openrlhf.models.actor import Actor
-from openrlhf.models.loss import estimate_kl
 from openrlhf.models.shared_prefix import SharedPrefixBatch, pack_shared_prefix
-from openrlhf.trainer.ppo_utils.advantages import NORMALISED_OVER_ROLLOUT, shape_rewards, token_returns, whiten
+from openrlhf.trainer.ppo_utils.advantages import (
+    NORMALISED_OVER_ROLLOUT,
+    group_advantages,
+    whiten,
+    whitening_sums,
+)
 from openrlhf.trainer.ppo_utils.finite import non_finite_samples, refuse_non_finite
 from openrlhf.trainer.ppo_utils.lockstep import ReferenceClient, in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
+from openrlhf.trainer.ppo_utils.rollout import (
+    EVAL_STREAM,
+    TRAIN_STREAM,
+    PendingGroup,
+    ScoredSamples,
+    request_seed,
+    sample_groups,
+    start_groups,
+)
+from openrlhf.trainer.ppo_utils.rollout_metrics import add_logprob_metrics, add_reward_metrics
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt, Rewards, Samples
 from openrlhf.utils.deepspeed.collectives import all_reduce
 from openrlhf.utils.devices import device_type
-from openrlhf.utils.progress import is_rank_0, progress_bar
 
-# Distinguishes the seeds of training rollouts from those of evaluations.
-TRAIN_STREAM, EVAL_STREAM = 0, 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredSamples:
-    """A group with its rewards: what an evaluation needs, and half of an experience."""
-
-    samples: Samples
-    rewards: Rewards
+__all__ = ["Experience", "RemoteExperienceMaker", "Samples"]
 
 
 class RemoteExperienceMaker:
@@ -87,112 +89,83 @@ class RemoteExperienceMaker:
     def make_experiences(
         self, prompts: Sequence[Prompt], *, step: int, kl_coef: float, timer: PhaseTimer, metrics: MeanMetrics
     ) -> list[Experience]:
-        """This rank's experiences of rollout `step`, in the order of `prompts`. Collective over the actor ranks."""
-        references: dict[int, Callable[[], list[Tensor]]] = {}
+        """This rank's experiences of rollout `step`, in the order of `prompts`. Collective over the actor ranks.
 
-        def also_start_reference(samples: Samples) -> None:
-            if self.config.needs_reference_logprobs:
-                references[samples.prompt.index] = self._start_reference_logprobs(samples)
-
-        pending = self._sample_and_score(
+        Raises:
+            NonFiniteError: a reward or a log-prob is NaN or infinite.
+        """
+        pending = self._start(
             prompts,
             self.config.rollout_sampling,
-            step=step,
-            stream=TRAIN_STREAM,
-            timer=timer,
-            also=also_start_reference,
+            partial(request_seed, self.config.seed, TRAIN_STREAM, step),
+            timer,
+            with_reference=self.config.needs_reference_logprobs,
         )
-        old_logprobs = None
-        if self.overlap_reference:
-            old_logprobs = self._policy_logprobs([samples for samples, _ in pending], timer)
+        self.reference.close_phase()  # the ranks agree on the number of forwards
+        groups = [group.samples for group in pending]
+        old_logprobs = self._policy_logprobs(groups, timer) if self.overlap_reference else None
         with timer.phase("score"):
-            scored = [ScoredSamples(samples=samples, rewards=wait()) for samples, wait in pending]
-            ref_logprobs = [references[s.samples.prompt.index]() if references else None for s in scored]
+            scored = [group.scored() for group in pending]
+            ref_logprobs = [group.wait_ref_logprobs and group.wait_ref_logprobs() for group in pending]
         if old_logprobs is None:
-            old_logprobs = self._policy_logprobs([s.samples for s in scored], timer)
-        refuse_non_finite(
-            (
-                problem
-                for s, old, ref in zip(scored, old_logprobs, ref_logprobs, strict=True)
-                for problem in non_finite_samples(
-                    s.samples,
-                    {
-                        **sampled_values(s),
-                        "log-probs of the policy": old,
-                        **({} if ref is None else {"log-probs of the reference model": ref}),
-                    },
-                )
-            ),
-            where=f"step {step + 1}",
-        )
+            old_logprobs = self._policy_logprobs(groups, timer)
+        check_rollout(scored, old_logprobs, ref_logprobs, where=f"step {step + 1}")
         advantages = self._advantages(scored, old_logprobs, ref_logprobs, kl_coef)
         experiences = [
             Experience(samples=s.samples, rewards=s.rewards, old_logprobs=old, ref_logprobs=ref, advantages=advantage)
             for s, old, ref, advantage in zip(scored, old_logprobs, ref_logprobs, advantages, strict=True)
         ]
         add_reward_metrics(metrics, scored)
-        self._add_logprob_metrics(metrics, experiences)
+        add_logprob_metrics(metrics, experiences, self.config.algorithm.kl_estimator)
         return experiences
 
     def evaluate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, step: int, timer: PhaseTimer
     ) -> list[ScoredSamples]:
-        """Samples and scores without training. Collective over the actor ranks."""
-        pending = self._sample_and_score(prompts, sampling, step=step, stream=EVAL_STREAM, timer=timer)
+        """Samples and scores without training. Collective over the actor ranks.
+
+        Raises:
+            NonFiniteError: a reward or one of vLLM's log-probs is NaN or infinite.
+        """
+        seed = partial(request_seed, self.config.seed, EVAL_STREAM, step)
+        pending = self._start(prompts, sampling, seed, timer, with_reference=False)
+        self.reference.close_phase()  # the ranks agree on the number of forwards
         with timer.phase("score"):
-            scored = [ScoredSamples(samples=samples, rewards=wait()) for samples, wait in pending]
-        refuse_non_finite(
-            (problem for s in scored for problem in non_finite_samples(s.samples, sampled_values(s))),
-            where=f"evaluation after step {step}",
-        )
+            scored = [group.scored() for group in pending]
+        nothing: list[None] = [None] * len(scored)
+        check_rollout(scored, nothing, nothing, where=f"evaluation after step {step}")
         return scored
 
-    def _sample_and_score(
+    def _start(
         self,
         prompts: Sequence[Prompt],
         sampling: SamplingConfig,
-        *,
-        step: int,
-        stream: int,
+        seed: Callable[[int], int],
         timer: PhaseTimer,
-        also: Callable[[Samples], None] = lambda samples: None,
-    ) -> list[tuple[Samples, Callable[[], Rewards]]]:
-        """Samples every prompt's group and starts its scoring; in the order of `prompts`."""
-        sampled: dict[int, Samples] = {}
-        waits: dict[int, Callable[[], Rewards]] = {}
-
-        def start(samples: Samples) -> None:
-            waits[samples.prompt.index] = self.start_rewards(samples)
-            also(samples)
-
+        *,
+        with_reference: bool,
+    ) -> list[PendingGroup]:
+        """Samples every prompt's group and starts its scoring; in the order of `prompts`. `seed`: of a prompt index."""
+        sampled = sample_groups(
+            prompts,
+            engines=self.engines,
+            tokenizer=self.tokenizer,
+            sampling=sampling,
+            seed=lambda prompt: seed(prompt.index),
+        )
+        start = partial(self._start_group, with_reference=with_reference)
         with timer.phase("generate"):
-            for samples in self._generate(prompts, sampling, step=step, stream=stream):
-                sampled[samples.prompt.index] = samples
-                if self.overlap_generation:
-                    start(samples)
-        if not self.overlap_generation:
-            for prompt in prompts:
-                start(sampled[prompt.index])
-        self.reference.close_phase()
-        return [(sampled[prompt.index], waits[prompt.index]) for prompt in prompts]
+            if self.overlap_generation:
+                return start_groups(sampled, prompts, start, while_sampling=True)
+            groups = list(sampled)
+        return start_groups(groups, prompts, start, while_sampling=False)
 
-    def _generate(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, step: int, stream: int
-    ) -> Iterator[Samples]:
-        """Yields each prompt's group as soon as it is sampled."""
-        requests = {
-            self.engines[prompt.index % len(self.engines)].generate.remote(
-                prompt.token_ids, sampling, request_seed(self.config.seed, stream, step, prompt.index)
-            ): prompt
-            for prompt in prompts
-        }
-        with progress_bar("sampling", total=len(requests), enabled=is_rank_0()) as bar:
-            while requests:
-                done, _ = ray.wait(list(requests), num_returns=1)
-                prompt, completions = requests.pop(done[0]), ray.get(done[0])
-                responses = self.tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
-                bar.update(1)
-                yield Samples(prompt=prompt, completions=completions, responses=responses)
+    def _start_group(self, samples: Samples, *, with_reference: bool) -> PendingGroup:
+        return PendingGroup(
+            samples=samples,
+            wait_rewards=self.start_rewards(samples),
+            wait_ref_logprobs=self._start_reference_logprobs(samples) if with_reference else None,
+        )
 
     # ---- log-probs ---------------------------------------------------------------------------------------------
 
@@ -227,70 +200,38 @@ class RemoteExperienceMaker:
         ref_logprobs: Sequence[list[Tensor] | None],
         kl_coef: float,
     ) -> list[list[Tensor]]:
-        """Per group (G,) tensors of (R,)."""
+        """Per group (G,) tensors of (R,). Collective where the estimator whitens over the rollout."""
         algorithm = self.config.algorithm
-        low, high = algorithm.reward_clip_range
-        advantages = []
-        for group, old, ref in zip(scored, old_logprobs, ref_logprobs, strict=True):
-            rewards = torch.tensor(group.rewards.rewards, dtype=torch.float64).clamp(low, high)
-            shaped = shape_rewards(rewards, algorithm.advantage_estimator).tolist()
-            in_reward = ref is not None and not algorithm.use_kl_loss
-            kls = [
-                estimate_kl(o - r, algorithm.kl_estimator) if in_reward else torch.zeros_like(o)
-                for o, r in zip(old, ref if ref is not None else old, strict=True)
-            ]
-            advantages.append(
-                [
-                    token_returns(s, kl, kl_coef=kl_coef, gamma=algorithm.gamma)
-                    for s, kl in zip(shaped, kls, strict=True)
-                ]
-            )
-        if algorithm.advantage_estimator in NORMALISED_OVER_ROLLOUT:
-            return self._whiten_over_ranks(advantages)
-        return advantages
+        advantages = [
+            group_advantages(group.rewards.rewards, old, ref, algorithm=algorithm, kl_coef=kl_coef)
+            for group, old, ref in zip(scored, old_logprobs, ref_logprobs, strict=True)
+        ]
+        if algorithm.advantage_estimator not in NORMALISED_OVER_ROLLOUT:
+            return advantages
+        flat = [tokens for group in advantages for tokens in group]
+        whitened = iter(whiten(flat, **all_reduce(whitening_sums(flat), op="sum")))
+        return [[next(whitened) for _ in group] for group in advantages]
 
-    def _whiten_over_ranks(self, advantages: list[list[Tensor]]) -> list[list[Tensor]]:
-        flat = [tokens.double() for group in advantages for tokens in group]
-        sums = {
-            "count": float(sum(tokens.numel() for tokens in flat)),
-            "total": float(sum(tokens.sum().item() for tokens in flat)),
-            "square_total": float(sum(tokens.square().sum().item() for tokens in flat)),
+
+def check_rollout(
+    scored: Sequence[ScoredSamples],
+    old_logprobs: Sequence[list[Tensor] | None],
+    ref_logprobs: Sequence[list[Tensor] | None],
+    *,
+    where: str,
+) -> None:
+    """Raises NonFiniteError, on every rank, for any number of a rollout that is not finite. Collective."""
+    problems: list[str] = []
+    for group, old, ref in zip(scored, old_logprobs, ref_logprobs, strict=True):
+        values: dict[str, Sequence[Tensor | Sequence[float]] | None] = {
+            "log-probs of vLLM": [completion.logprobs for completion in group.samples.completions],
+            "reward": [[reward] for reward in group.rewards.rewards],
+            "log-probs of the policy": old,
+            "log-probs of the reference model": ref,
         }
-        whitened = iter(whiten(flat, **all_reduce(sums, op="sum")))
-        return [[next(whitened).float() for _ in group] for group in advantages]
-
-    # ---- metrics -----------------------------------------------------------------------------------------------
-
-    def _add_logprob_metrics(self, metrics: MeanMetrics, experiences: Sequence[Experience]) -> None:
-        for experience in experiences:
-            for i, completion in enumerate(experience.samples.completions):
-                old = experience.old_logprobs[i]
-                difference = (old - torch.tensor(completion.logprobs)).abs()
-                metrics.add_sum("rollout_logprob_diff", difference.sum().item(), difference.numel())
-                if experience.ref_logprobs is not None:
-                    kl = estimate_kl(old - experience.ref_logprobs[i], self.config.algorithm.kl_estimator)
-                    metrics.add_sum("kl", kl.mean().item(), 1)
-
-
-def add_reward_metrics(metrics: MeanMetrics, scored: Sequence[ScoredSamples]) -> None:
-    """Reward, response length and the task's own metrics, as means over samples."""
-    for group in scored:
-        completions = group.samples.completions
-        metrics.add("reward", group.rewards.rewards)
-        metrics.add("response_length", [len(c.token_ids) for c in completions])
-        metrics.add("truncated_frac", [c.finish_reason == "length" for c in completions])
-        for name, values in group.rewards.metrics.items():
-            metrics.add(name, values)
-        if len(completions) > 1:
-            metrics.add("group_reward_std", [float(np.std(group.rewards.rewards, ddof=1))])
-
-
-def sampled_values(scored: ScoredSamples) -> dict[str, list[list[float]]]:
-    """What comes from vLLM and from the task, by name: one list of numbers a sample."""
-    return {
-        "log-probs of vLLM": [completion.logprobs for completion in scored.samples.completions],
-        "reward": [[reward] for reward in scored.rewards.rewards],
-    }
+        given = {name: value for name, value in values.items() if value is not None}
+        problems += non_finite_samples(group.samples, given)
+    refuse_non_finite(problems, where=where)
 
 
 def split_batches(batches: Sequence[SharedPrefixBatch], logprobs: Sequence[Tensor]) -> list[Tensor]:
@@ -298,8 +239,3 @@ def split_batches(batches: Sequence[SharedPrefixBatch], logprobs: Sequence[Tenso
     return [
         sample for batch, values in zip(batches, logprobs, strict=True) for sample in batch.split_per_sample(values)
     ]
-
-
-def request_seed(seed: int, stream: int, step: int, prompt_index: int) -> int:
-    """A sampling seed that depends only on the run's seed and on what is sampled, so that a resumed run repeats it."""
-    return int(np.random.SeedSequence([seed, stream, step, prompt_index]).generate_state(1)[0])

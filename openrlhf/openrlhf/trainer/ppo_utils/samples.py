@@ -15,8 +15,6 @@ from openrlhf.vr_cli.rewards import Rewards
 
 __all__ = ["Completion", "Experience", "Prompt", "Rewards", "Samples"]
 
-__all__ = ["Completion", "Experience", "Prompt", "Rewards", "Samples"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:

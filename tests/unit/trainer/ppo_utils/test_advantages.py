@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from openrlhf.trainer.ppo_utils.advantages import shape_rewards, token_returns, whiten
+from openrlhf.config import AlgorithmConfig
+from openrlhf.trainer.ppo_utils.advantages import (
+    group_advantages,
+    shape_rewards,
+    token_returns,
+    whiten,
+    whitening_sums,
+)
 from openrlhf.trainer.ppo_utils.kl_controller import AdaptiveKLController, make_kl_controller
 
 
@@ -46,10 +53,36 @@ def test_returns_with_kl_and_discount():
     assert returns.tolist() == pytest.approx([-0.025, 0.15, 0.7], abs=1e-6)
 
 
+OLD = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])]
+REF = [torch.tensor([-1.5, -1.0]), torch.tensor([-3.0])]
+
+
+def test_a_groups_advantages_clip_the_rewards_before_they_are_compared():
+    # 0 and 50, clipped to 10: mean 5, so -5 and 5 at every token
+    algorithm = AlgorithmConfig(advantage_estimator="reinforce_baseline")
+    first, second = group_advantages([0.0, 50.0], OLD, None, algorithm=algorithm, kl_coef=0.1)
+    assert (first.tolist(), second.tolist()) == ([-5.0, -5.0], [5.0])
+
+
+def test_kl_is_taken_from_the_reward_of_each_token():
+    # k1 = old - ref = (0.5, -1), (0); at 0.1: token rewards (-0.05, 0.1 + 2) and (4); gamma 1 sums up what follows
+    algorithm = AlgorithmConfig(advantage_estimator="reinforce", kl_estimator="k1")
+    first, second = group_advantages([2.0, 4.0], OLD, REF, algorithm=algorithm, kl_coef=0.1)
+    assert first.tolist() == pytest.approx([2.05, 2.1])
+    assert second.tolist() == [4.0]
+
+
+def test_a_kl_term_in_the_loss_leaves_the_reward_alone():
+    algorithm = AlgorithmConfig(advantage_estimator="reinforce", use_kl_loss=True)
+    first, second = group_advantages([2.0, 4.0], OLD, REF, algorithm=algorithm, kl_coef=0.1)
+    assert (first.tolist(), second.tolist()) == ([2.0, 2.0], [4.0])
+
+
 def test_whitening_over_tokens():
     # tokens 1, 3 and 5: mean 3, variance 8/3
     values = [torch.tensor([1.0, 3.0]), torch.tensor([5.0])]
-    first, second = whiten(values, count=3, total=9, square_total=35)
+    assert whitening_sums(values) == {"count": 3, "total": 9, "square_total": 35}
+    first, second = whiten(values, **whitening_sums(values))
     assert first.tolist() == pytest.approx([-2 / math.sqrt(8 / 3), 0.0], abs=1e-6)
     assert second.tolist() == pytest.approx([2 / math.sqrt(8 / 3)], abs=1e-6)
 
