@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 from setup_data.book import Book
 
@@ -53,20 +54,20 @@ class BookAnnotations:
 def _take(record: dict[str, Any], name: str, kind: type, where: str) -> Any:
     """Field `name` of `record`, checked: there, of its type, and no blank text."""
     if name not in record:
-        raise ValueError(f"{where}: field {name!r} is missing")
+        raise UserError(f"{where}: field {name!r} is missing")
     value = record[name]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}: field {name!r} must be {kind.__name__}, got {type(value).__name__} {value!r:.60}")
+        raise UserError(f"{where}: field {name!r} must be {kind.__name__}, got {type(value).__name__} {value!r:.60}")
     return value
 
 
 def _parse_chapter(record: Any, where: str) -> ChapterAnnotation:
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: must be an object")
+        raise UserError(f"{where}: must be an object")
     sheets = _take(record, "character_sheets", dict, where)
     for name, sheet in sheets.items():
         if not isinstance(sheet, str) or not sheet.strip() or not name.strip():
-            raise ValueError(f"{where}: character_sheets[{name!r}] must be a text that is not blank")
+            raise UserError(f"{where}: character_sheets[{name!r}] must be a text that is not blank")
     return ChapterAnnotation(
         chapter_index=_take(record, "chapter_index", int, where),
         header=_take(record, "header", str, where),
@@ -77,13 +78,13 @@ def _parse_chapter(record: Any, where: str) -> ChapterAnnotation:
 
 
 def read_annotations(path: Path) -> BookAnnotations:
-    """The annotations in `path`. Raises ValueError with file, chapter and field."""
+    """The annotations in `path`. Raises UserError with file, chapter and field."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+        raise UserError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path}: must hold one JSON object")
+        raise UserError(f"{path}: must hold one JSON object")
     chapters = _take(record, "chapters", list, str(path))
     return BookAnnotations(
         story_id=_take(record, "story_id", str, str(path)),
@@ -103,21 +104,21 @@ def write_annotations(annotations: BookAnnotations, folder: Path) -> Path:
 
 
 def check_against_book(annotations: BookAnnotations, book: Book, path: Path) -> None:
-    """Raises ValueError where the annotations are not those of `book`: id, title, chapters, headings or order."""
+    """Raises UserError where the annotations are not those of `book`: id, title, chapters, headings or order."""
     for name in ("story_id", "title", "genre"):
         if getattr(annotations, name) != getattr(book, name):
-            raise ValueError(
+            raise UserError(
                 f"{path}: field {name!r} is {getattr(annotations, name)!r}, the book's is {getattr(book, name)!r}"
             )
     if len(annotations.chapters) != len(book.chapters):
-        raise ValueError(f"{path}: {len(annotations.chapters)} chapters annotated, the book has {len(book.chapters)}")
+        raise UserError(f"{path}: {len(annotations.chapters)} chapters annotated, the book has {len(book.chapters)}")
     for index, (note, chapter) in enumerate(zip(annotations.chapters, book.chapters, strict=True)):
         where = f"{path}: chapters[{index}]"
         if note.chapter_index != index:
-            raise ValueError(f"{where}: chapter_index is {note.chapter_index}, expected {index} (0-based, in order)")
+            raise UserError(f"{where}: chapter_index is {note.chapter_index}, expected {index} (0-based, in order)")
         if note.header != chapter.header:
-            raise ValueError(f"{where}: header is {note.header!r}, the book's is {chapter.header!r}")
+            raise UserError(f"{where}: header is {note.header!r}, the book's is {chapter.header!r}")
         if not note.synopsis.strip():
-            raise ValueError(f"{where}: field 'synopsis' is blank")
+            raise UserError(f"{where}: field 'synopsis' is blank")
         if index > 0 and not note.prior_plot_summary.strip():
-            raise ValueError(f"{where}: field 'prior_plot_summary' is blank")
+            raise UserError(f"{where}: field 'prior_plot_summary' is blank")

@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 
 
@@ -58,7 +59,7 @@ def chapter_key(chapter_index: int, header: str) -> str:
 
 
 def parse_markdown(text: str, *, story_id: str, source: str) -> Book:
-    """The book in Markdown `text`. Raises ValueError with `source` and line where the layout is not the one above."""
+    """The book in Markdown `text`. Raises UserError with `source` and line where the layout is not the one above."""
     lines = text.removeprefix("\ufeff").split("\n")
     title, genre = "", ""
     headers: list[str] = []
@@ -74,15 +75,15 @@ def parse_markdown(text: str, *, story_id: str, source: str) -> Book:
         elif re.fullmatch(r"\*[^*]+\*\s*", line) and title and not genre:
             genre = line.strip().strip("*").strip()
         elif line.strip():
-            raise ValueError(f"{source}:{number}: expected `# Title`, `*Genre*` or `## Chapter`, found {line[:60]!r}")
+            raise UserError(f"{source}:{number}: expected `# Title`, `*Genre*` or `## Chapter`, found {line[:60]!r}")
     if not title or not headers:
-        raise ValueError(f"{source}: a book needs a `# Title` line and at least one `## Chapter` line")
+        raise UserError(f"{source}: a book needs a `# Title` line and at least one `## Chapter` line")
     chapters = tuple(
         Chapter(header=header, text="\n".join(body).strip()) for header, body in zip(headers, bodies, strict=True)
     )
     for chapter in chapters:
         if not chapter.header or not chapter.text:
-            raise ValueError(f"{source}: chapter {chapter.header!r} is empty: remove its heading or add its text")
+            raise UserError(f"{source}: chapter {chapter.header!r} is empty: remove its heading or add its text")
     return Book(story_id=story_id, title=title, genre=genre, chapters=chapters)
 
 
@@ -98,11 +99,11 @@ def to_markdown(book: Book) -> str:
 
 
 def read_book(path: Path) -> Book:
-    """The book in `path`. Raises ValueError that names the file and, where it can, the line."""
+    """The book in `path`. Raises UserError that names the file and, where it can, the line."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}); run it through setup_data.read_books first") from error
+        raise UserError(f"{path}: not UTF-8 text ({error}); run it through setup_data.read_books first") from error
     return parse_markdown(text, story_id=path.stem, source=str(path))
 
 
@@ -115,8 +116,8 @@ def write_book(book: Book, folder: Path) -> Path:
 
 
 def read_books(folder: Path) -> list[Book]:
-    """Every book of a folder, by story id. Raises ValueError when there is none."""
+    """Every book of a folder, by story id. Raises UserError when there is none."""
     paths = sorted(folder.glob("*.md"))
     if not paths:
-        raise ValueError(f"{folder}: no book (*.md) found; make them with `python -m setup_data.read_books`")
+        raise UserError(f"{folder}: no book (*.md) found; make them with `python -m setup_data.read_books`")
     return [read_book(path) for path in paths]

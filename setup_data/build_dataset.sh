@@ -85,13 +85,21 @@ start_server() {
 }
 
 mkdir -p "$OUT_DIR"
+unread=0
 # shellcheck disable=SC2086  # lists of words, here and below
-"${RUN[@]}" -m setup_data.read_books "$BOOKS_DIR" --output_dir "$OUT_DIR" ${READ_ARGS:-}
+"${RUN[@]}" -m setup_data.read_books "$BOOKS_DIR" --output_dir "$OUT_DIR" ${READ_ARGS:-} || unread=$?
+# 2: files that could not be read were named and passed over; the others go on, and the exit code says so at the end.
+if ((unread != 0)) && { ((unread != 2)) || ! compgen -G "$OUT_DIR/books/*.md" >/dev/null; }; then
+    exit "$unread"
+fi
 [[ -n $SERVER_URL ]] || start_server
-if ! "${RUN[@]}" -m setup_data.write_annotations --work_dir "$OUT_DIR" --server_url "$SERVER_URL" "$@"; then
+written=0
+"${RUN[@]}" -m setup_data.write_annotations --work_dir "$OUT_DIR" --server_url "$SERVER_URL" "$@" || written=$?
+if ((written != 0)); then
     [[ -z $SERVER_PID ]] || kill -0 "$SERVER_PID" 2>/dev/null || fail_with_log "vllm serve died"
-    exit 1
+    exit "$written"
 fi
 # shellcheck disable=SC2086
 "${RUN[@]}" -m setup_data.compile_dataset --source_dir "$OUT_DIR" --output_dir "$OUT_DIR" ${COMPILE_ARGS:-}
 echo "done after $SECONDS s. Next: python setup_rl_data.py --dataset_dir $OUT_DIR --tokenizer_name TOKENIZER"
+exit "$unread"

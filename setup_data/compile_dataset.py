@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
 from openrlhf.vr_cli.datapoints import Datapoint, baseline_key, check_datapoint
@@ -52,7 +53,7 @@ def read_sources(source_dir: Path) -> list[tuple[Book, BookAnnotations]]:
     for book in read_books(source_dir / "books"):
         path = source_dir / "annotations" / f"{book.story_id}.json"
         if not path.exists():
-            raise ValueError(f"{path}: missing; write it with `python -m setup_data.write_annotations`")
+            raise UserError(f"{path}: missing; write it with `python -m setup_data.write_annotations`")
         annotations = read_annotations(path)
         check_against_book(annotations, book, path)
         pairs.append((book, annotations))
@@ -110,7 +111,7 @@ def compile_dataset(args: argparse.Namespace) -> None:
     dropped: Counter[str] = Counter()
     kept = select_rows(rows, filters_from(args), dropped)
     if not kept:
-        raise ValueError(f"the filters drop every chapter ({dict(dropped)}); relax them, or pass --no_filter")
+        raise UserError(f"the filters drop every chapter ({dict(dropped)}); relax them, or pass --no_filter")
     split_of = load_or_assign_splits(
         [book.story_id for book, _ in sources],
         args.splits or args.output_dir / "splits.json",
@@ -145,9 +146,9 @@ def main(argv: Sequence[str]) -> int:
     args = parse_args(argv)
     try:
         compile_dataset(args)
-    except ValueError as error:
+    except UserError as error:
         logger.error("%s", error)
-        return 1
+        return 2
     return 0
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from struct import Struct
 
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
 
@@ -33,14 +34,14 @@ CHARSXP, STRSXP, NA_LENGTH = 9, 16, -1
 
 
 def iter_blocks(rdb: bytes) -> Iterator[bytes]:
-    """The unpacked blocks of an `.rdb`. Raises ValueError where one is cut short."""
+    """The unpacked blocks of an `.rdb`. Raises UserError where one is cut short."""
     position = 0
     while position < len(rdb):
         (size,) = INT.unpack_from(rdb, position)
         unpacker = zlib.decompressobj()
         block = unpacker.decompress(rdb[position + INT.size :])
         if not unpacker.eof or len(block) != size:
-            raise ValueError(f"Rdata.rdb: the block at byte {position} is damaged; download the package again")
+            raise UserError(f"Rdata.rdb: the block at byte {position} is damaged; download the package again")
         yield block
         position = len(rdb) - len(unpacker.unused_data)
 
@@ -48,7 +49,7 @@ def iter_blocks(rdb: bytes) -> Iterator[bytes]:
 def parse_character_vector(block: bytes) -> list[str]:
     """The strings of one serialised character vector (format 2 or 3); NA becomes an empty string."""
     if block[:2] != b"X\n":
-        raise ValueError(f"Rdata.rdb: expected XDR serialisation, found {block[:2]!r}")
+        raise UserError(f"Rdata.rdb: expected XDR serialisation, found {block[:2]!r}")
     position = 2
 
     def next_int() -> int:
@@ -66,11 +67,11 @@ def parse_character_vector(block: bytes) -> list[str]:
     if version == 3:
         next_bytes(next_int())  # name of the native encoding
     if (kind := next_int() & 0xFF) != STRSXP:
-        raise ValueError(f"Rdata.rdb: expected a character vector, found R type {kind}")
+        raise UserError(f"Rdata.rdb: expected a character vector, found R type {kind}")
     lines = []
     for _ in range(next_int()):
         if (kind := next_int() & 0xFF) != CHARSXP:
-            raise ValueError(f"Rdata.rdb: expected a string, found R type {kind}")
+            raise UserError(f"Rdata.rdb: expected a string, found R type {kind}")
         length = next_int()
         lines.append("" if length == NA_LENGTH else next_bytes(length).decode("utf-8"))
     return lines
@@ -86,7 +87,7 @@ def download_deb(folder: Path) -> Path:
     """Downloads the package into `folder` with apt-get; nothing is installed."""
     command = ["apt-get", "download", "-q", PACKAGE]
     if subprocess.run(command, cwd=folder, check=False).returncode != 0:
-        raise ValueError(
+        raise UserError(
             f"`{' '.join(command)}` failed: run `apt-get update` first, or download the package elsewhere and pass it "
             "with --deb"
         )
@@ -115,9 +116,13 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     args = parse_args(argv)
-    with tempfile.TemporaryDirectory() as scratch:
-        deb = args.deb or download_deb(Path(scratch))
-        write_novels(unpack_deb(deb, Path(scratch) / "unpacked"), args.output_dir)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            deb = args.deb or download_deb(Path(scratch))
+            write_novels(unpack_deb(deb, Path(scratch) / "unpacked"), args.output_dir)
+    except UserError as error:
+        logger.error("%s", error)
+        return 2
     return 0
 
 

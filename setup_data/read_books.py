@@ -3,12 +3,14 @@ r"""Reads a folder of books (.txt, .md, .html, .epub), finds their chapters and 
     python -m setup_data.read_books BOOKS_DIR --output_dir WORK_DIR
 
 Each book becomes `WORK_DIR/books/<story_id>.md` (see book.py), which can be corrected by hand, and
-`WORK_DIR/reports/<story_id>.md` lists its chapters and what looks wrong. Read the reports before spending GPU time.
+`WORK_DIR/reports/<story_id>.md` says what looks wrong and where every word of the file went: in a chapter, or left out
+with the reason. Read the reports before spending GPU time; docs/books.md says what to do about each of their lines.
 Where chapters are not found, read that book again with `--chapter_regex`, which must match a heading's whole paragraph:
 
     python -m setup_data.read_books BOOKS_DIR/ulysses.txt --output_dir WORK_DIR --overwrite --chapter_regex '\[ \d+ \]'
 
-Books that are in WORK_DIR already stay as they are unless `--overwrite` is given.
+Books that are in WORK_DIR already stay as they are unless `--overwrite` is given. Files that cannot be read are named
+and passed over. Exit code: 0 all was read, 2 something is to be mended, 1 a fault of this program.
 """
 
 from __future__ import annotations
@@ -16,117 +18,105 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import unicodedata
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
-from setup_data.book import Book, chapter_key, write_book
-from setup_data.reading.blocks import READERS, read_document
-from setup_data.reading.chapters import SplitResult, split_chapters
+from setup_data.book import write_book
+from setup_data.reading.read import READERS, ReadResult, read_book_file, story_id_of
+from setup_data.reading.report import report_book, summary
+from setup_data.reading.source import AccountError
 
 logger = init_logger("setup_data.read_books")
 
-MAX_CHAPTER_WORDS = 20_000
-MIN_CHAPTER_WORDS = 100
-MAX_SHARE_OUTSIDE = 0.1
+DONE, FAULT, TO_MEND = 0, 1, 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadResult:
-    """One book as read, and how its chapters were found."""
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of a run's files."""
 
-    path: Path
-    book: Book
-    split: SplitResult
+    summaries: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What the user can mend, one line a file."""
+    faults: list[str] = field(default_factory=list)
+    """Accounts that do not sum up."""
 
-
-def story_id_of(path: Path) -> str:
-    """The file's name as an id: ASCII letters, digits and underscores, in lower case."""
-    ascii_name = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
-    story_id = re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")
-    if not story_id:
-        raise ValueError(f"{path}: no id can be made of this file name; rename it with ASCII letters or digits")
-    return story_id
+    @property
+    def exit_code(self) -> int:
+        return FAULT if self.faults else TO_MEND if self.problems else DONE
 
 
-def find_book_files(inputs: Sequence[Path]) -> list[Path]:
-    """The book files in folders and among files, sorted. Raises ValueError for none, or two with one story id."""
+def _files_in(folder: Path) -> Iterator[Path]:
+    """The book files in a folder; what begins with a dot, file or folder, is none."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.suffix.lower() in READERS and path.is_file():
+            yield path
+
+
+def find_book_files(inputs: Sequence[Path], outcome: Outcome) -> list[Path]:
+    """The book files in folders and among files, sorted; those without an id of their own are named in `outcome`.
+
+    Raises:
+        UserError: there is none.
+    """
     paths: list[Path] = []
     for path in inputs:
         if not path.exists():
-            raise ValueError(f"{path}: no such file or folder")
-        inside = path.rglob("*") if path.is_dir() else [path]
-        paths += [each for each in inside if path.is_file() or (each.suffix.lower() in READERS and each.is_file())]
+            outcome.problems.append(f"{path}: no such file or folder")
+        else:
+            paths += _files_in(path) if path.is_dir() else [path]
     if not paths:
-        raise ValueError(f"{', '.join(map(str, inputs))}: no book found ({', '.join(READERS)})")
+        nothing = f"{', '.join(map(str, inputs))}: no book found ({', '.join(READERS)})"
+        raise UserError("\n".join([*outcome.problems, nothing]))
     by_id: dict[str, Path] = {}
-    for path in sorted(paths):
-        other = by_id.setdefault(story_id_of(path), path)
+    for path in sorted(set(paths)):
+        try:
+            other = by_id.setdefault(story_id_of(path), path)
+        except UserError as error:
+            outcome.problems.append(str(error))
+            continue
         if other != path:
-            raise ValueError(f"{other} and {path} would share the story id {story_id_of(path)!r}; rename or remove one")
-    return sorted(paths)
+            outcome.problems.append(f"{path}: its story id would be that of {other}, {story_id_of(path)!r}; rename it")
+    return list(by_id.values())
 
 
-def read_book_file(path: Path, *, chapter_regex: str | None = None, max_chapters: int | None = None) -> ReadResult:
-    """One book with its chapters, or the first `max_chapters` of them. Raises ValueError that names the file."""
-    document = read_document(path)
-    title = document.title or path.stem.replace("_", " ").strip().title()
+def read_one(path: Path, args: argparse.Namespace, outcome: Outcome) -> ReadResult | None:
+    """Reads one book; what stops it is noted."""
     try:
-        split = split_chapters(document.blocks, title=title, chapter_regex=chapter_regex)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    book = Book(story_id=story_id_of(path), title=" ".join(title.split()), chapters=split.chapters[:max_chapters])
-    return ReadResult(path=path, book=book, split=split)
+        return read_book_file(path, chapter_regex=args.chapter_regex, max_chapters=args.max_chapters)
+    except (UserError, OSError) as error:
+        outcome.problems.append(str(error))
+    except AccountError as error:
+        outcome.faults.append(
+            f"{path}: the words do not sum up ({error}); this is a fault of the reader, please report it"
+        )
+    return None
 
 
-def find_suspicions(result: ReadResult) -> list[str]:
-    """What a person should look at before this book goes further."""
-    chapters, numbers = result.split.chapters, result.split.numbers
-    found = []
-    if len(chapters) == 1:
-        found.append("only one chapter was found: are the headings of another kind (--chapter_regex)?")
-    for index, chapter in enumerate(chapters):
-        key = chapter_key(index, chapter.header)
-        if chapter.num_words > MAX_CHAPTER_WORDS:
-            found.append(f"{key} has {chapter.num_words:,} words: a heading may have been missed in it")
-        if chapter.num_words < MIN_CHAPTER_WORDS:
-            found.append(f"{key} has only {chapter.num_words} words: it may be no chapter")
-    repeated = [header for header, count in Counter(chapter.header for chapter in chapters).items() if count > 1]
-    found += [
-        f"the heading {header!r} is repeated: a contents table, or parts without headings?" for header in repeated
-    ]
-    for index, (before, after) in enumerate(pairwise(numbers)):
-        if before is not None and after is not None and after not in (1, before + 1):
-            found.append(f"{chapter_key(index + 1, chapters[index + 1].header)}: its number follows {before}")
-    num_words = sum(chapter.num_words for chapter in chapters)
-    if result.split.num_words_outside > MAX_SHARE_OUTSIDE * num_words:
-        found.append(f"{result.split.num_words_outside:,} words are in no chapter")
-    return found
-
-
-def report_book(result: ReadResult) -> str:
-    """The book's part of the report, in Markdown."""
-    book, split = result.book, result.split
-    num_words = sum(chapter.num_words for chapter in book.chapters)
-    lines = [
-        f"# {book.title} (`{book.story_id}`)\n",
-        f"From `{result.path.name}`: {len(book.chapters)} chapters, {num_words:,} words; {split.num_words_outside:,} "
-        f"words outside of chapters left out; found by: {split.found_by}.\n",
-    ]
-    lines += [f"* **Check:** {suspicion}" for suspicion in find_suspicions(result)]
-    lines.append("\n| key | heading | words | begins |\n|---|---|---:|---|")
-    for index, chapter in enumerate(book.chapters):
-        begins = " ".join(chapter.text.split()[:8]).replace("|", "/")
-        header = chapter.header.replace("|", "/")
-        lines.append(f"| `{chapter_key(index, chapter.header)}` | {header} | {chapter.num_words:,} | {begins} ... |")
-    return "\n".join(lines) + "\n"
+def read_all(args: argparse.Namespace) -> Outcome:
+    """Reads every book and writes it with its report, one after the other."""
+    outcome = Outcome()
+    paths = find_book_files(args.inputs, outcome)
+    if not args.overwrite:
+        kept = {path for path in paths if (args.output_dir / "books" / f"{story_id_of(path)}.md").exists()}
+        if kept:
+            logger.info("%d books were read before and stay as they are (--overwrite reads them again)", len(kept))
+        paths = [path for path in paths if path not in kept]
+    for path in tqdm(paths, desc="reading", unit="book", disable=None):
+        if (result := read_one(path, args, outcome)) is None:
+            continue
+        write_book(result.book, args.output_dir / "books")
+        with atomic_write(args.output_dir / "reports" / f"{result.book.story_id}.md") as file:
+            file.write(report_book(result))
+        outcome.summaries += [summary(result), *(f"  check: {suspicion}" for suspicion in result.suspicions)]
+    return outcome
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -139,50 +129,30 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.max_chapters is not None and args.max_chapters < 1:
         parser.error(f"--max_chapters must be above 0, got {args.max_chapters}")
-    return args
-
-
-def read_all(args: argparse.Namespace) -> list[ReadResult]:
-    """Reads every book, then writes the books and their reports."""
     if args.chapter_regex is not None:
         try:
             re.compile(args.chapter_regex)
         except re.error as error:
-            raise ValueError(f"--chapter_regex {args.chapter_regex!r} is not a regular expression: {error}") from error
-    paths = find_book_files(args.inputs)
-    if not args.overwrite:
-        kept = [path for path in paths if (args.output_dir / "books" / f"{story_id_of(path)}.md").exists()]
-        if kept:
-            logger.info("%d books were read before and stay as they are (--overwrite reads them again)", len(kept))
-        paths = [path for path in paths if path not in kept]
-    results = [
-        read_book_file(path, chapter_regex=args.chapter_regex, max_chapters=args.max_chapters)
-        for path in tqdm(paths, desc="reading", unit="book", disable=None)
-    ]
-    for result in results:
-        write_book(result.book, args.output_dir / "books")
-        with atomic_write(args.output_dir / "reports" / f"{result.book.story_id}.md") as file:
-            file.write(report_book(result))
-    return results
+            parser.error(f"--chapter_regex {args.chapter_regex!r} is not a regular expression: {error}")
+    return args
 
 
 def main(argv: Sequence[str]) -> int:
     args = parse_args(argv)
     try:
-        results = read_all(args)
-    except ValueError as error:
+        outcome = read_all(args)
+    except UserError as error:
         logger.error("%s", error)
-        return 1
-    for result in results:
-        num_words = sum(chapter.num_words for chapter in result.book.chapters)
-        print(f"{result.book.story_id}: {len(result.book.chapters)} chapters, {num_words:,} words")
-        for suspicion in find_suspicions(result):
-            print(f"  check: {suspicion}")
-    if results:
+        return TO_MEND
+    for line in outcome.summaries:
+        print(line)
+    if outcome.summaries:
         print(
             f"\nLook at {args.output_dir}/reports/*.md before going on; {args.output_dir}/books/*.md may be corrected."
         )
-    return 0
+    for line in outcome.problems + outcome.faults:
+        logger.error("not read: %s", line)
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
 
@@ -18,20 +19,20 @@ logger = init_logger(__name__)
 
 
 def read_splits(path: Path) -> dict[str, Split]:
-    """story id -> split, from `{"train": [ids], "val": [ids], "test": [ids]}`. Raises ValueError for anything else."""
+    """story id -> split, from `{"train": [ids], "val": [ids], "test": [ids]}`. Raises UserError for anything else."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+        raise UserError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(record, dict) or set(record) != set(SPLITS):
-        raise ValueError(f"{path}: must be an object with the keys train, val and test, each a list of story ids")
+        raise UserError(f"{path}: must be an object with the keys train, val and test, each a list of story ids")
     split_of: dict[str, Split] = {}
     for split in SPLITS:
         if not isinstance(record[split], list):
-            raise ValueError(f"{path}: {split!r} must be a list of story ids")
+            raise UserError(f"{path}: {split!r} must be a list of story ids")
         for story_id in record[split]:
             if story_id in split_of:
-                raise ValueError(f"{path}: story {story_id!r} is in {split_of[story_id]} and in {split}; keep one")
+                raise UserError(f"{path}: story {story_id!r} is in {split_of[story_id]} and in {split}; keep one")
             split_of[story_id] = split
     return split_of
 

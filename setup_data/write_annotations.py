@@ -31,11 +31,12 @@ from typing import Any
 
 import openai
 
+from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
 from setup_data.annotations import BookAnnotations, ChapterAnnotation, write_annotations
 from setup_data.book import Book, read_books
 from setup_data.writing.answer_store import AnswerStore
-from setup_data.writing.client import ServerFailure, ServerSettings, UnusableAnswer, Writer, discover_model, gather
+from setup_data.writing.client import ServerSettings, UnusableAnswer, Writer, discover_model, gather
 from setup_data.writing.steps import (
     STEPS,
     Limits,
@@ -158,10 +159,10 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def select_books(books: Sequence[Book], stories: Sequence[str] | None) -> list[Book]:
-    """The named books, or all. Raises ValueError for an unknown name."""
+    """The named books, or all. Raises UserError for an unknown name."""
     known = {book.story_id for book in books}
     if stories and (unknown := sorted(set(stories) - known)):
-        raise ValueError(f"--stories {' '.join(unknown)}: no such book; there are {', '.join(sorted(known))}")
+        raise UserError(f"--stories {' '.join(unknown)}: no such book; there are {', '.join(sorted(known))}")
     return [book for book in books if not stories or book.story_id in stories]
 
 
@@ -178,9 +179,9 @@ def main(argv: Sequence[str]) -> int:
                 for step in STEPS
             }
             asyncio.run(write_all(args, books, stores))
-    except (ValueError, ServerFailure, openai.OpenAIError) as error:
+    except (UserError, openai.OpenAIError) as error:
         logger.error("%s", error)
-        return 1
+        return 2
     except KeyboardInterrupt:
         logger.error("interrupted; the same command continues")
         return 130

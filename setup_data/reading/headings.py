@@ -1,138 +1,212 @@
-"""What the lines that divide a book look like: chapters, volumes, prologues, and where the story ends."""
+"""What one block of a book says: a chapter, a part, a number, a prologue, the contents, or nothing of the kind.
 
-# ruff: noqa: RUF001, SIM905  (books print curly quotes and dashes; word lists read best as text)
+Whether it *is* that, the book as a whole decides (choose.py).
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
-MAX_HEADING_CHARS = 160
-MAX_TITLE_CHARS = 80
+from setup_data.reading.numbers import Number, Style, fold, number_at
+from setup_data.reading.wording import CHAPTER_WORDS, DIVISION_WORDS, SPECIAL_WORDS, Kind, plain_kind
 
-UNITS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-UNITS += "eighteen nineteen"
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
-ORDINALS += "fifteenth sixteenth seventeenth eighteenth nineteenth"
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-TENTH = "twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth"
-WORD_VALUES = {
-    **{word: value for words in (UNITS, ORDINALS) for value, word in enumerate(words.split(), start=1)},
-    **{word: 10 * value for words in (TENS, TENTH) for value, word in enumerate(words.split(), start=2)},
-}
-ROMAN = re.compile(r"(?=[MDCLXVI])M{0,3}(CM|CD|D?C{0,4})(XC|XL|L?X{0,4})(IX|IV|V?I{0,4})", re.IGNORECASE)
-ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+MAX_HEADING_CHARS = 200
+MAX_TITLE_CHARS = 90
+MAX_TITLE_WORDS = 16
 
-_WORD = "|".join(sorted(WORD_VALUES, key=len, reverse=True))
-NUMBER = rf"(?:\d{{1,3}}|(?:the[ ]+)?(?:(?:{_WORD})(?:[ -]+(?:{_WORD}))?|last)|[ivxlc]+)(?![\w'’])"
-# After the number: nothing, or a separator and a title, or a title that starts like one.
-_REST = r"(?:[ ]*[.:;,)\]—–-]*[ \n]*)(?P<title>.*)"
-CHAPTER = re.compile(rf"(?P<name>chapter|chap\.?|letter|stave|canto)[ ]+(?P<number>{NUMBER}){_REST}", re.I | re.S)
-DIVISION = re.compile(rf"(?P<name>volume|vol\.?|book|part)[ ]+(?P<number>{NUMBER}){_REST}", re.I | re.S)
-NUMBERED_TITLE = re.compile(r"(?P<number>\d{1,3}|[IVXLC]+)[ ]*[.:)—–-]+[ \n]*(?P<title>\S.*)", re.S)
-BARE_NUMBER = re.compile(rf"(?P<number>{NUMBER})[ ]*[.:]?", re.I)
-STORY_PART = re.compile(r"(prologue|epilogue|interlude|conclusion)\b[ ]*[.:—–-]*[ \n]*(?P<title>.*)", re.I | re.S)
-CONTENTS = re.compile(r"(table of )?contents\W*", re.I)
-NOT_STORY = re.compile(
-    r"(the end|finis|fin)\W*"
-    r"|(end ?notes|foot ?notes|notes|glossary|index|acknowledge?ments|bibliography|about the authors?"
-    r"|a note on the (text|type)|transcriber['’]s notes?|list of illustrations|copyright|dedication"
-    r"|preface|foreword|introduction|appendix|advertisement)\b.*",
-    re.I | re.S,
+SMALL_WORDS = frozenset(
+    "a an and as at but by for from in into nor of on or over that the to under upon with without vs is "
+    "de la le les du des et un une en au aux à der die das und ein eine von zu im am el los las y del "
+    " di il lo gli e o da "
+    "do dos das na no van het een и в на о с у к".split()
 )
-SENTENCE_END = re.compile(r"[.,;:!?][\"'”’)_]*$")
-SMALL_WORDS = frozenset("a an and as at but by for from in into nor of on or over that the to under upon with".split())
-
-Kind = Literal["chapter", "division", "story_part", "contents", "not_story"]
+SENTENCE_END = re.compile(r"[.,;:!?…][\"'”’»)_]*$")
+ORNAMENT = " \t~*=_#•·|+<>❦⁂†°^-—–"
+SEPARATOR = re.compile(r"[ ]*(?:[.:;)\]]+[ ]*[—–-]*|[—–-]+)[ ]*\n?[ ]*|[ ]*\n\s*")
+COMMA = re.compile(r"[ ]*,\s*")
+DESCRIPTION = re.compile(r"(?:in which|wherein|containing|being|where|how|of|concerning|dans lequel|о том)\b", re.I)
+WORD = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heading:
-    """A line that divides the book."""
+class Head:
+    """A block that may be a heading."""
 
+    index: int
+    """Which block."""
     kind: Kind
     label: str
-    """As printed, e.g. `CHAPTER I: The Party`."""
+    """As printed, without its title: `CHAPTER IV`."""
+    title: str = ""
+    word: str = ""
+    """The name of its keyword, the same in all languages; empty for a number or a title alone."""
     number: int | None = None
-    has_title: bool = False
+    style: Style | None = None
+    level: int | None = None
+    """The level of a heading that the format marks."""
+
+    @property
+    def header(self) -> str:
+        """Label and title, as the chapter's heading shows them."""
+        if not self.title:
+            return self.label
+        return (
+            f"{self.label}: {self.title}"
+            if self.kind != "number" and self.label
+            else f"{self.label} {self.title}".strip()
+        )
 
 
-def parse_number(text: str) -> int | None:
-    """12 of `12`, `XII`, `twelve`, `twelfth` and `the Twelfth`; None of anything else, and of `the last`."""
-    text = re.sub(r"^the +", "", text.strip().lower())
-    if text.isdigit():
-        return int(text)
-    words = re.split(r"[ -]+", text)
-    if all(word in WORD_VALUES for word in words):
-        return sum(WORD_VALUES[word] for word in words)
-    if ROMAN.fullmatch(text):
-        values = [ROMAN_VALUES[letter] for letter in text.upper()]
-        return sum(-v if v < max(values[i:]) else v for i, v in enumerate(values))
-    return None
+def one_line(text: str) -> str:
+    """`text` with its white space single, as headings are written into the book."""
+    return " ".join(text.split())
 
 
 def is_title(text: str) -> bool:
     """Whether `text` reads as a title: short, one line, capitals on its words, not a sentence."""
-    if not text or len(text) > MAX_TITLE_CHARS or "\n" in text or text[0] in "\"'“‘(*[":
+    if not text or len(text) > MAX_TITLE_CHARS or "\n" in text or text[0] in "\"'“‘(*[«":
         return False
-    words = re.findall(r"[^\W\d_][\w'’]*", text)
+    words = WORD.findall(text)
     if not words:
         return False
     if text.isupper():
         return True
     if SENTENCE_END.search(text) and not text.endswith(("?", "!")):
         return False
-    return words[0][0].isupper() and all(w[0].isupper() or w.lower() in SMALL_WORDS for w in words)
+    return words[0][0].isupper() and all(w[0].isupper() or w.lower() in SMALL_WORDS or len(w) == 1 for w in words)
 
 
-def _label(head: str, title: str) -> str:
-    head, title = " ".join(head.split()).rstrip(" .:;,—–-"), " ".join(title.split()).strip("_* ").rstrip(" .]")
-    return f"{head}: {title}" if title else head
+def is_titleish(text: str) -> bool:
+    """As `is_title`, but sentence case, quotes and a second line will do: what may follow a number and a stop."""
+    text = one_line(text).strip("_ ")
+    if not text or len(text) > MAX_TITLE_CHARS or len(text.split()) > MAX_TITLE_WORDS:
+        return False
+    if text.isupper() or is_title(text.rstrip(".").strip("\"'“”‘’«»")):
+        return True
+    return text[0].isupper() or text[0] in "\"“‘«'" or text[0].isdigit() if not SENTENCE_END.search(text) else False
 
 
-def _numbered(match: re.Match[str], kind: Kind) -> Heading | None:
-    number, title = match["number"], match["title"].strip()
-    value = parse_number(number)
-    if value is None and not number.lower().endswith("last"):
-        return None
-    text = match.string
-    if title:
-        separated = bool(re.search(r"[.:;)\]—–\n-]", text[match.end("number") : match.start("title")]))
-        marked = separated and not (len(title) > MAX_TITLE_CHARS and SENTENCE_END.search(title))
-        if not (marked or is_title(title)) or title[0].islower():
+def clean_title(text: str) -> str:
+    """A title as headings show it: one line, without marks of italics, leaders and a last stop."""
+    return one_line(text).strip("_*~= ").rstrip(" .]") if text.strip() else ""
+
+
+def _clean_label(text: str) -> str:
+    return one_line(text).strip(ORNAMENT).rstrip(" .:;,—–-")
+
+
+def _title_after(text: str, end: int) -> str | None:
+    """The title after a number that ends at `end`; "" where there is none, None where a sentence goes on."""
+    rest = text[end:].strip(ORNAMENT + ".:;,)]\n")
+    if not rest:
+        return ""
+    if separator := SEPARATOR.match(text, end):
+        title = text[separator.end() :].strip()
+        too_long = len(title) > MAX_TITLE_CHARS and SENTENCE_END.search(title)
+        lower_sentence = title[0].islower() and (SENTENCE_END.search(title) or len(title.split()) > MAX_TITLE_WORDS)
+        return None if too_long or lower_sentence else title
+    if comma := COMMA.match(text, end):
+        title = text[comma.end() :].strip()
+        return (
+            title if is_title(title.rstrip(".")) or title.rstrip(" .").isdigit() or DESCRIPTION.match(title) else None
+        )
+    title = text[end:].strip()
+    bare = title.strip("\"'“”‘’«»").rstrip(".")
+    return title if is_title(bare) and text[end].isspace() else None
+
+
+def _keyword_kind(word: str) -> tuple[Kind, str] | None:
+    if word in CHAPTER_WORDS:
+        return "chapter", CHAPTER_WORDS[word]
+    if word in DIVISION_WORDS:
+        return "division", DIVISION_WORDS[word]
+    return ("special", SPECIAL_WORDS[word]) if word in SPECIAL_WORDS else None
+
+
+def _numbered_head(index: int, text: str, level: int | None) -> Head | None:
+    """`Chapter IV`, `PART THE FIRST: Rain`, `Erstes Kapitel`, `SECOND EPILOGUE: 1813`."""
+    first = WORD.match(text)
+    found = _keyword_kind(fold(first[0])) if first else None
+    if found and first:
+        start = re.compile(r"\.?[ \n]*[ \n—–:-]*[ \n]*").match(text, first.end())
+        number = number_at(text, start.end() if start else first.end())
+        end = number.end if number else 0
+    else:
+        number = number_at(text)
+        if number is None or (
+            number.style == "digit" and text[: number.end].isdigit() and text[number.end : number.end + 1] != "."
+        ):
             return None
-    head = text[: match.end("number")]
-    return Heading(kind=kind, label=_label(head, title), number=value, has_title=bool(title))
-
-
-def classify(text: str) -> Heading | None:
-    """The heading that a block is by its wording, or None. Numbers and titles alone are not decided here."""
-    if len(text) > MAX_HEADING_CHARS:
+        second = WORD.match(text, re.compile(r"\.?[ -]*").match(text, number.end).end())  # type: ignore[union-attr]
+        found = _keyword_kind(fold(second[0])) if second else None
+        end = second.end() if second else 0
+    if not found or number is None or (title := _title_after(text, end)) is None:
         return None
-    text = text.strip().strip("_*[]").strip()
-    if match := CHAPTER.fullmatch(text):
-        return _numbered(match, "chapter")
-    if match := DIVISION.fullmatch(text):
-        return _numbered(match, "division")
-    if (match := STORY_PART.fullmatch(text)) and (not match["title"] or is_title(match["title"])):
-        return Heading(kind="story_part", label=_label(match[1], match["title"]))
-    if CONTENTS.fullmatch(text):
-        return Heading(kind="contents", label=text)
-    if NOT_STORY.fullmatch(text) and (is_title(text.rstrip(".")) or len(text.split()) == 1):
-        return Heading(kind="not_story", label=text)
+    kind, word = found
+    return Head(
+        index=index, kind=kind, word=word, number=number.value, style=number.style, level=level,
+        label=_clean_label(text[:end]), title=clean_title(title),
+    )  # fmt: skip
+
+
+def _special_head(index: int, text: str, level: int | None) -> Head | None:
+    """`PROLOGUE`, `Epilogue: Ten Years After`."""
+    first = WORD.match(text)
+    word = SPECIAL_WORDS.get(fold(first[0])) if first else None
+    if word is None or first is None or (title := _title_after(text, first.end())) is None:
+        return None
+    if title and not is_title(title.rstrip(".")) and not title[0].isdigit():
+        return None
+    return Head(
+        index=index, kind="special", word=word, level=level, label=_clean_label(first[0]), title=clean_title(title)
+    )
+
+
+def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
+    """The heading that a block is by its words, or None."""
+    text = text.strip().strip(ORNAMENT + "[]").strip()
+    if not text or len(text) > MAX_HEADING_CHARS or text.count("\n") > 3:
+        return None
+    if head := _numbered_head(index, text, level) or _special_head(index, text, level):
+        return head
+    if (kind := plain_kind(one_line(text))) and (level or is_title(one_line(text).rstrip(".:")) or " " not in text):
+        return Head(index=index, kind=kind, label=one_line(text), level=level)
     return None
 
 
-def classify_number(text: str) -> Heading | None:
-    """A block that is only a number, or a number and a title (`II. The Party`)."""
-    text = text.strip().strip("_*[]").strip()
-    if len(text) <= MAX_HEADING_CHARS and (match := BARE_NUMBER.fullmatch(text)):
-        value = parse_number(match["number"])
-        return Heading(kind="chapter", label=match["number"], number=value) if value is not None else None
-    if (match := NUMBERED_TITLE.fullmatch(text)) and is_title(match["title"].strip()):
-        value = parse_number(match["number"])
-        if value is not None:
-            label = f"{match['number']}. {' '.join(match['title'].split())}"
-            return Heading(kind="chapter", label=label, number=value, has_title=True)
-    return None
+def number_head(index: int, text: str, level: int | None = None) -> Head | None:
+    """A block that is only a number, or a number and a title (`II. The Party`, `01 My Early Home`)."""
+    text = text.strip().strip(ORNAMENT + "[]").strip()
+    if not text or len(text) > MAX_HEADING_CHARS or not (number := number_at(text)) or number.value is None:
+        return None
+    rest = text[number.end :].strip(" .:;)]—–-\n")
+    title = _numbered_title(text, number) if rest else ""
+    if title is None or (not rest and number.style == "roman"):
+        return None
+    label = text[: number.end] if not rest else one_line(text[: len(text) - len(title)])
+    return Head(
+        index=index, kind="number", number=number.value, style=number.style, level=level, label=label.strip(),
+        title=clean_title(title),
+    )  # fmt: skip
+
+
+def _long_words_are_capitals(text: str) -> bool:
+    """`How it Ended`: what may follow a number without a stop."""
+    words = WORD.findall(text)
+    is_short = len(words) <= 10 and "\n" not in text and not SENTENCE_END.search(text)
+    return is_short and text[0].isupper() and all(word[0].isupper() for word in words if len(word) > 3)
+
+
+def _numbered_title(text: str, number: Number) -> str | None:
+    if number.style == "roman":
+        return None
+    separator = SEPARATOR.match(text, number.end)
+    if separator is None:
+        title = text[number.end :].strip()
+        is_plain = number.style == "digit" and number.end <= 3 and text[number.end].isspace()
+        return title if is_plain and (is_title(title) or _long_words_are_capitals(title)) else None
+    title = text[separator.end() :].strip()
+    dashed = text[number.end : separator.end()].strip(" ")[:1] in "—–-"
+    accepts = is_title if number.style == "word" or dashed else is_titleish
+    return title if accepts(one_line(title)) else None

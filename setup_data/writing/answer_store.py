@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger
 
 logger = init_logger("setup_data.writing.answer_store")
@@ -38,7 +39,7 @@ class AnswerStore:
     """The answers of one step. Opened for reading alone, it needs no lock and takes no answers."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
-        """Raises ValueError if another process is writing to it, or for a broken line that is not the last."""
+        """Raises UserError if another process is writing to it, or for a broken line that is not the last."""
         self.path = path
         self._answers: dict[str, Answer] = {}
         self._unwritten: list[Answer] = []
@@ -53,7 +54,7 @@ class AnswerStore:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(file)
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: another run is writing this step's answers; wait for it or stop it"
             ) from error
         return file
@@ -67,7 +68,7 @@ class AnswerStore:
             try:
                 answer = Answer(**json.loads(line))
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{self.path}:{number}: not an answer ({error}); remove this line") from error
+                raise UserError(f"{self.path}:{number}: not an answer ({error}); remove this line") from error
             self._answers[answer.key] = answer
         if self._file is not None and len(whole) < len(data):
             logger.warning("%s: cut off a torn last line of %d bytes", self.path, len(data) - len(whole))

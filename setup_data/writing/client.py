@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import openai
 from tqdm import tqdm
 
+from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger
 from setup_data.writing.answer_store import Answer, AnswerStore
 
@@ -31,11 +32,11 @@ TRANSIENT_STATUS = frozenset([408, 409, 425, 429])
 SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)]*(?=\s|$)")
 
 
-class ServerFailure(RuntimeError):
+class ServerFailure(UserError):
     """The server cannot be reached, refuses the request or keeps failing."""
 
 
-class UnusableAnswer(ValueError):
+class UnusableAnswer(UserError):
     """An answer that does not have the asked-for form."""
 
 
@@ -96,7 +97,7 @@ async def discover_model(settings: ServerSettings) -> tuple[ServerSettings, int 
 
     Raises:
         ServerFailure: nothing answers there.
-        ValueError: the model is not there, or none was named and there are several.
+        UserError: the model is not there, or none was named and there are several.
     """
     client = openai.AsyncOpenAI(base_url=settings.url, api_key=settings.api_key, max_retries=3, timeout=30.0)
     try:
@@ -110,7 +111,7 @@ async def discover_model(settings: ServerSettings) -> tuple[ServerSettings, int 
         await client.close()
     name = settings.model or (next(iter(models)) if len(models) == 1 else "")
     if name not in models:
-        raise ValueError(f"--model {name!r}: {settings.url} has {', '.join(map(repr, models))}; name one of them")
+        raise UserError(f"--model {name!r}: {settings.url} has {', '.join(map(repr, models))}; name one of them")
     return replace(settings, model=name), getattr(models[name], "max_model_len", None)
 
 
@@ -139,7 +140,7 @@ class Writer:
         Raises:
             UnusableAnswer: no try gave a usable answer, and there is no default.
             ServerFailure: the server is gone or refuses.
-            ValueError: the answer is not stored and belongs to a step that this run is not to ask for.
+            UserError: the answer is not stored and belongs to a step that this run is not to ask for.
         """
         key = self._key(prompt)
         progress = self._progress if self._progress and self._progress.step == prompt.step else None
@@ -160,7 +161,7 @@ class Writer:
     async def _share(self, key: str, prompt: Prompt, parse: Callable[[str], T], *, may_default: bool) -> Answer:
         """Makes a request, or waits for the same one that is under way."""
         if prompt.step not in self._may_ask:
-            raise ValueError(f"{prompt.about}: the step {prompt.step!r} is not finished; run it first")
+            raise UserError(f"{prompt.about}: the step {prompt.step!r} is not finished; run it first")
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.create_task(self._request(key, prompt, parse, may_default=may_default))

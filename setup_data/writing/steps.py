@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from openrlhf.errors import UserError
 from setup_data.book import Book, chapter_key
 from setup_data.writing import prompts
 from setup_data.writing.chunking import pack, split_text
@@ -55,7 +56,7 @@ class Limits:
         # Two answers, estimated in characters (chunking.CHARS_PER_TOKEN), must fit where they are merged.
         if self.text_tokens(prompts.STORY_SO_FAR_TOKENS) < 3 * prompts.STORY_SO_FAR_TOKENS:
             needed = 4 * prompts.STORY_SO_FAR_TOKENS + prompts.INSTRUCTION_TOKENS
-            raise ValueError(f"a context of {self.context_tokens} tokens is too short: the prompts need {needed}")
+            raise UserError(f"a context of {self.context_tokens} tokens is too short: the prompts need {needed}")
 
     def text_tokens(self, answer_tokens: int) -> int:
         """What is left for the text, beside the instructions and the answer."""

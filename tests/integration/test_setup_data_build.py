@@ -140,5 +140,5 @@ def test_what_is_missing_is_said(tmp_path: Path, books: Path) -> None:
     assert "set MODEL (a folder or a hub id), or SERVER_URL" in output
     process = start(tmp_path / "nowhere", tmp_path / "out")
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert "nowhere: no such file or folder" in output

@@ -112,7 +112,7 @@ def test_dead_server_ends_the_run_and_the_next_one_goes_on(
     answered: dict[str, int] = {}
     for most in (3, 11, 20):
         with FakeServer(dies_after=most) as server:
-            assert write(tmp_path, server.url, "--max_attempts", "3") == 1
+            assert write(tmp_path, server.url, "--max_attempts", "3") == 2
         assert "failed 3 times" in caplog.text
         assert "run the same command again: all answers so far are kept" in caplog.text
         assert not (tmp_path / "annotations").exists()
@@ -129,14 +129,14 @@ def test_no_server_at_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     make_books(tmp_path)
     with FakeServer() as server:
         url = server.url
-    assert write(tmp_path, url) == 1
+    assert write(tmp_path, url) == 2
     assert "check --server_url and the server" in caplog.text
 
 
 def test_refusal_is_final_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_books(tmp_path)
     with FakeServer(lambda _, __: "status 400") as server:
-        assert write(tmp_path, server.url) == 1
+        assert write(tmp_path, server.url) == 2
     assert "refuses the request" in caplog.text
     assert max(server.asked.values()) == 1
 
@@ -144,7 +144,7 @@ def test_refusal_is_final_and_named(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_unknown_model_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_books(tmp_path)
     with FakeServer() as server:
-        assert write(tmp_path, server.url, "--model", "other") == 1
+        assert write(tmp_path, server.url, "--model", "other") == 2
     assert "has 'fake'; name one of them" in caplog.text
 
 
@@ -153,7 +153,7 @@ def test_answers_that_stay_unusable(tmp_path: Path, caplog: pytest.LogCaptureFix
     make_books(tmp_path)
     is_synopsis = "### Chapter ###\nChapter 3"
     with FakeServer(lambda prompt, _: "empty" if is_synopsis in prompt and "synopsis" in prompt else None) as server:
-        assert write(tmp_path, server.url) == 1
+        assert write(tmp_path, server.url) == 2
         assert "harbour 002-chapter-3: none of 4 answers could be used (it has next to no words)" in caplog.text
         assert "orchard 002-chapter-3: none of 4" in caplog.text
     with FakeServer(
@@ -171,7 +171,7 @@ def test_steps_apart_and_out_of_order(
 ) -> None:
     make_books(tmp_path)
     with FakeServer() as server:
-        assert write(tmp_path, server.url, "--steps", "story_so_far") == 1
+        assert write(tmp_path, server.url, "--steps", "story_so_far") == 2
         assert "the step 'synopses' is not finished; run it first" in caplog.text
         assert write(tmp_path, server.url, "--steps", "synopses") == 0
         assert not (tmp_path / "annotations").exists()
@@ -224,7 +224,7 @@ def test_two_runs_of_one_step_exclude_each_other(tmp_path: Path, caplog: pytest.
         process = run_in_process(tmp_path, server.url)
         while not server.asked:
             time.sleep(0.01)
-        assert write(tmp_path, server.url) == 1
+        assert write(tmp_path, server.url) == 2
         assert "another run is writing this step's answers" in caplog.text
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -236,7 +236,7 @@ def test_broken_line_inside_a_store_is_named(tmp_path: Path, caplog: pytest.LogC
         assert write(tmp_path, server.url) == 0
         store = tmp_path / "answers" / "plan.jsonl"
         store.write_text("{broken}\n" + store.read_text())
-        assert write(tmp_path, server.url) == 1
+        assert write(tmp_path, server.url) == 2
     assert "plan.jsonl:1: not an answer" in caplog.text
 
 

@@ -128,7 +128,7 @@ def test_bad_annotations_name_file_chapter_and_field(tmp_path: Path, old: str, n
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         read_sources(tmp_path)
-    assert compile_to(tmp_path, tmp_path / "out") == 1
+    assert compile_to(tmp_path, tmp_path / "out") == 2
     assert not (tmp_path / "out").exists()
 
 
