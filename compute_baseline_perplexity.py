@@ -30,6 +30,7 @@ from transformers.utils.logging import disable_progress_bar
 from openrlhf.config import ModelConfig
 from openrlhf.errors import UserError
 from openrlhf.models.actor import load_causal_lm
+from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.models.logprobs import shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
@@ -195,8 +196,7 @@ def tokenize_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, setti
 
 def check_lengths(rows: Sequence[Row], texts: Sequence[GoldText], model_name: str) -> None:
     """Raises UserError naming the first row that is longer than the model's context."""
-    config = AutoConfig.from_pretrained(model_name).get_text_config()
-    limit = getattr(config, "max_position_embeddings", None) or math.inf
+    limit = max_sequence_tokens(AutoConfig.from_pretrained(model_name)) or math.inf
     for row, text in zip(rows, texts, strict=True):
         if len(text.token_ids) > limit:
             raise UserError(

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from openrlhf.config import TrainConfig
 from openrlhf.datasets.blending import SourcedRow
 from openrlhf.datasets.prompts_dataset import ResolveDatapoint
+from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Prompt, Rewards, Samples
@@ -86,7 +87,7 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
             tokenizer,
             plan_prompts(baseline_map.provenance.prompt_settings),
             max_plan_tokens=config.batch.generate_max_len,
-            max_positions=model_config.max_position_embeddings,
+            max_positions=max_sequence_tokens(model_config),
         )
         return prompts
 

@@ -20,7 +20,7 @@ from openrlhf.cli.command import FAULT, INTERRUPTED, exit_on_sigterm, run_comman
 from openrlhf.cli.flags import parse_args, run_settings
 from openrlhf.cli.hub import hub_problem
 from openrlhf.cli.machine import driver_num_gpus, temporary_folder_problem
-from openrlhf.cli.validate import ConfigError, checked_config, hub_ids
+from openrlhf.cli.validate import ConfigError, checked_config, context_problems, hub_ids
 from openrlhf.config import TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
@@ -101,6 +101,7 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
     from openrlhf.utils.tokenizer import get_tokenizer
 
     config = checked_config(args, num_gpus=available_gpus())
+    check_context(config)
     tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
     try:
         actor_class.check_data(config, tokenizer)
@@ -108,6 +109,16 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
         raise UserError(str(error)) from error
     check_outputs(config, tokenizer)
     return config
+
+
+def check_context(config: TrainConfig) -> None:
+    """Raises ConfigError where prompt and response do not fit into the model: now known of a model on the hub too."""
+    from transformers import AutoConfig
+
+    policy = config.policy
+    hf_config = AutoConfig.from_pretrained(policy.pretrain, trust_remote_code=policy.trust_remote_code)
+    if problems := list(context_problems(config, hf_config)):
+        raise ConfigError(problems)
 
 
 def available_gpus() -> int:

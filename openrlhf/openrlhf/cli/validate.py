@@ -20,6 +20,7 @@ from openrlhf.cli.path_checks import hub_id_problem, model_problem, stat_problem
 from openrlhf.config import DeepspeedConfig, PlacementConfig, TrainConfig
 from openrlhf.datasets.blending import SPLIT_FILES
 from openrlhf.errors import UserError
+from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.utils.deepspeed.config import validate as validate_deepspeed
 from openrlhf.utils.load_function import load_function
 from openrlhf.vr_cli.rewards import make_reward_function
@@ -138,8 +139,8 @@ def _model(config: TrainConfig) -> Iterator[str]:
     if not pretrain or not os.path.isdir(pretrain) or model_problem(pretrain):
         return
     hf_config = json.loads((Path(pretrain) / "config.json").read_text(encoding="utf-8"))
-    yield from _positions(config, hf_config)
-    heads = hf_config.get("num_attention_heads")
+    yield from context_problems(config, hf_config)
+    heads = (hf_config.get("text_config") or hf_config).get("num_attention_heads")
     parallel = config.engine.tensor_parallel_size
     if heads is not None and parallel > 0 and heads % parallel:
         yield (
@@ -148,15 +149,14 @@ def _model(config: TrainConfig) -> Iterator[str]:
         )
 
 
-def _positions(config: TrainConfig, hf_config: dict[str, Any]) -> Iterator[str]:
-    room = hf_config.get("max_position_embeddings")
-    # Rotary scaling (YaRN, say) reaches further than this number; what exactly it allows is left to vLLM.
-    scaled = hf_config.get("rope_scaling") or "factor" in (hf_config.get("rope_parameters") or {})
+def context_problems(config: TrainConfig, hf_config: Any) -> Iterator[str]:
+    """What does not fit into the model's context; `hf_config` is its configuration or what its config.json holds."""
+    limit = max_sequence_tokens(hf_config)
     batch = config.batch
-    if room is not None and not scaled and batch.max_total_tokens > room:
+    if limit is not None and batch.max_total_tokens > limit:
         yield (
             f"--prompt_max_len {batch.prompt_max_len} + --generate_max_len {batch.generate_max_len}: "
-            f"the model has {room} positions; lower them, or pass --max_len {room}"
+            f"the model has {limit} positions; lower them, or pass --max_len {limit}"
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from openrlhf.errors import UserError
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
 from openrlhf.vr_cli.baseline_map import baseline_likelihood
 from openrlhf.vr_cli.datapoints import Datapoint
@@ -135,14 +136,19 @@ def check_planned_lengths(
     prompts: PlanPrompts,
     *,
     max_plan_tokens: int,
-    max_positions: int,
+    max_positions: int | None,
 ) -> None:
-    """Raises ValueError where material, plan and gold text would not fit into the scoring model's positions."""
+    """Raises UserError where material, plan and gold text would be longer than a sequence of the scoring model may be.
+
+    `max_positions`: see `max_sequence_tokens`; None sets no limit.
+    """
+    if max_positions is None:
+        return
     for datapoint in datapoints:
         without_plan = len(planned_sequence(tokenizer, prompts, datapoint, "").token_ids)
         longest = without_plan + max_plan_tokens
         if longest > max_positions:
-            raise ValueError(
+            raise UserError(
                 f"datapoint {datapoint.get('datapoint_id')!r}: story, chapter and a plan of --generate_max_len "
                 f"{max_plan_tokens} tokens take up to {longest} tokens, the reference model has {max_positions} "
                 "positions; filter such rows with setup_rl_data.py, or lower --generate_max_len"

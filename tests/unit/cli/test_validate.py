@@ -205,9 +205,13 @@ def test_a_reward_file_takes_the_place_of_vr_cli(folder: Path, problems: Problem
     assert "reward_func" in line
 
 
-def test_a_hub_id_and_a_scaled_rotary_embedding_are_left_to_their_libraries(folder: Path, problems: Problems) -> None:
+def test_a_hub_id_is_left_to_the_hub_and_a_scaled_rotary_embedding_is_not(folder: Path, problems: Problems) -> None:
     assert problems("--pretrain Qwen/Qwen2.5-7B-Instruct-1M --prompt_max_len 100000") == []
     config = {"max_position_embeddings": 512, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}
+    (folder / "model" / "config.json").write_text(json.dumps(config))
+    (line,) = problems()  # with YaRN it names the length after scaling, as vLLM has it
+    assert "the model has 512 positions" in line
+    config = {"max_position_embeddings": 512, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
     (folder / "model" / "config.json").write_text(json.dumps(config))
     assert problems() == []
     (folder / "model" / "config.json").write_text("{")
