@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+import urllib.error
+import urllib.request
 from typing import Literal
 
 TIMEOUT_S = 5.0
 
 
 def hub_problem(name: str, kind: Literal["model", "dataset"]) -> str | None:
-    """Why a hub id cannot be had: neither in the cache, nor does the hub answer and know it. None: it can."""
-    import httpx
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    """Why a hub id cannot be had: it is not in the cache, and the hub does not answer or know it. None: it can.
 
-    if kind == "model" and isinstance(try_to_load_from_cache(name, "config.json"), str):
+    The hub's own library would try again for close to a minute, so one question is asked here, by plain HTTP.
+    """
+    from huggingface_hub import constants
+
+    if os.path.isdir(os.path.join(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots")):
         return None
-    api = HfApi()
-    try:
-        (api.model_info if kind == "model" else api.dataset_info)(name, timeout=TIMEOUT_S)
-    except OfflineModeIsEnabled:
+    if constants.HF_HUB_OFFLINE:
         return f"not in the cache, and HF_HUB_OFFLINE keeps the hub away; pass a folder, or download the {kind} first"
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403, 404):
+    try:
+        _ask(f"{constants.ENDPOINT}/api/{kind}s/{name}")
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403, 404):
             return f"the hub has no such {kind}, or not for you; mend the name, or log in (hf auth login)"
-        return f"the hub answers with status {status}; try again, or pass a folder"
-    except (httpx.HTTPError, OSError) as error:
-        return f"no such folder, and the hub does not answer ({type(error).__name__}); mend the path, or the connection"
+        return f"the hub answers with status {error.code}; try again, or pass a folder"
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        return f"no such folder, and the hub does not answer ({reason}); mend the name, or the connection"
     return None
+
+
+def _ask(url: str) -> None:
+    """Raises HTTPError where the answer is an error, OSError or HTTPException where there is none."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S):
+        pass

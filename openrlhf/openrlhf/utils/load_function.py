@@ -55,6 +55,7 @@ def _load_module(path: Path) -> ModuleType:
 
 def _line(error: BaseException, path: Path) -> str:
     """`:12` for the line of the file at which an error arose; empty where it is not known."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    file = os.path.abspath(path)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     return "" if line is None else f":{line}"
