@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +79,20 @@ class Provenance:
         lines = []
         if self.weights_sha256 != other.weights_sha256:
             lines.append(f"model weights: {_model(self)}, here {_model(other)}")
-        if self.dtype != other.dtype:
-            lines.append(f"dtype: {self.dtype}, here {other.dtype}")
-        if self.attention != other.attention:
-            lines.append(f"attention (--flash_attn): {self.attention}, here {other.attention}")
-        if self.prompt_template_version != other.prompt_template_version:
-            lines.append(
-                f"prompt templates: version {self.prompt_template_version}, here {other.prompt_template_version}"
-            )
+        for name in [field.name for field in fields(self) if field.name not in COMPARED_APART]:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                lines.append(f"{LABELS.get(name, name)}: {mine}, here {theirs}")
         for name in sorted(self.prompt_settings.keys() | other.prompt_settings.keys()):
             mine, theirs = self.prompt_settings.get(name), other.prompt_settings.get(name)
             if mine != theirs:
                 lines.append(f"{name}: {mine}, here {theirs}")
         return lines
+
+
+COMPARED_APART = ("model_name", "weights_sha256", "prompt_settings")
+LABELS = {"attention": "attention (--flash_attn)", "prompt_template_version": "prompt templates, version"}
+"""What messages call a field, where that is not its name."""
 
 
 def _model(provenance: Provenance) -> str:

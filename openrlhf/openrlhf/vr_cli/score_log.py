@@ -16,9 +16,12 @@ from openrlhf.vr_cli.provenance import Provenance
 
 
 def score_key(text: GoldText, provenance: Provenance) -> str:
-    """What a score depends on and nothing else: weights, precision, and the tokens, which hold prompts and settings."""
-    content = [provenance.weights_sha256, provenance.dtype, text.token_ids, text.gold_start]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    """A hash of all that a score depends on: the tokens, which of them are scored, and the whole provenance.
+
+    The whole, so that a field that is added to it is never forgotten here; at worst a text is scored again.
+    """
+    content = [provenance.to_dict(), text.token_ids, text.gold_start]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class ScoreLog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -244,17 +244,22 @@ def test_scores_are_kept_by_all_that_they_depend_on():
         dtype="float32",
         attention="sdpa",
         prompt_template_version="1",
-        prompt_settings={},
+        prompt_settings={"use_system_role": True, "include_synopsis": True},
     )
-    key = score_key(text, provenance)
-    assert key == score_key(text, replace(provenance, model_name="b", prompt_template_version="2"))
-    others = [
+    others = [replace(provenance, **{name: other(value)}) for name, value in vars(provenance).items()]
+    keys = [score_key(text, each) for each in (provenance, *others)]
+    keys += [
         score_key(replace(text, token_ids=[1, 2, 4]), provenance),
         score_key(replace(text, gold_start=2), provenance),
-        score_key(text, replace(provenance, weights_sha256="1")),
-        score_key(text, replace(provenance, dtype="bfloat16")),
     ]
-    assert len({key, *others}) == 5
+    assert len(set(keys)) == 1 + len(fields(Provenance)) + 2
+    same = replace(provenance, prompt_settings=dict(reversed(provenance.prompt_settings.items())))
+    assert score_key(text, same) == keys[0]
+
+
+def other(value):
+    """Another value of the same type."""
+    return {**value, "include_synopsis": False} if isinstance(value, dict) else f"{value}!"
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--nice_model_name", "a/b"), ("--batch_tokens", "0")])

@@ -206,7 +206,7 @@ def test_every_difference_in_provenance_is_listed():
         "model weights: models/a (sha256 000000000000), here models/b (sha256 111111111111)",
         "dtype: float32, here bfloat16",
         "attention (--flash_attn): sdpa, here flex_attention",
-        "prompt templates: version 1, here 2",
+        "prompt templates, version: 1, here 2",
         "use_system_role: True, here False",
     ):
         assert part in str(error.value)
