@@ -113,10 +113,12 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     settings = prompt_settings_from(args)
     rows = read_rows_to_score(args, settings)
     rows_by_key = index_by_key(rows)
-    texts = tokenize_rows(rows, get_tokenizer(args.model_name), settings)
+    tokenizer = get_tokenizer(args.model_name)
+    texts = tokenize_rows(rows, tokenizer, settings)
     check_lengths(rows, texts, args.model_name)
     provenance = Provenance.of_model(
         args.model_name,
+        tokenizer,
         bf16=args.bf16,
         flash_attn=args.flash_attn,
         prompt_template_version=PROMPT_TEMPLATE_VERSION,

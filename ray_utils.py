@@ -77,7 +77,7 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
         if config.reward.remote_rm_url is not None:
             raise ValueError("train_ncp.py's reward is VR-CLI: drop --remote_rm_url, or run openrlhf.cli.train_ppo_ray")
         baseline_map = load_baseline_map(config.reward.baseline_ppl_path)
-        check_provenance(baseline_map, config)
+        check_provenance(baseline_map, config, tokenizer)
         prompts = super().check_data(config, tokenizer)
         model_config = AutoConfig.from_pretrained(
             config.reference.pretrain, trust_remote_code=config.reference.trust_remote_code
@@ -92,11 +92,12 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
         return prompts
 
 
-def check_provenance(baseline_map: BaselineMap, config: TrainConfig) -> None:
+def check_provenance(baseline_map: BaselineMap, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises ValueError where the map was not computed as this run would compute it."""
     baseline_map.check_provenance(
         Provenance.of_model(
             config.reference.pretrain,
+            tokenizer,
             bf16=config.reference.bf16,
             flash_attn=config.reference.flash_attn,
             prompt_template_version=PROMPT_TEMPLATE_VERSION,

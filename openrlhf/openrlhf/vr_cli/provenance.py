@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from openrlhf.errors import UserError
+from openrlhf.utils.tokenizer import tokenizer_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In the order in which `transformers` looks for them; either may be split, with an index beside it."""
+PASSING_CONFIG_FIELDS = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"})
+"""Of config.json: which library wrote it, and from where. The precision of scoring is recorded apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +32,10 @@ class Provenance:
     model_name: str
     """Folder or hub id; only for people, the weights decide."""
     weights_sha256: str
+    config_sha256: str
+    """Of the model's settings: rotary scaling, say, changes what the same weights compute."""
+    tokenizer_sha256: str
+    """Of vocabulary and chat template: they decide what the gold tokens are."""
     dtype: str
     """`float32` or `bfloat16`."""
     attention: str
@@ -39,16 +49,22 @@ class Provenance:
     def of_model(
         cls,
         model_name: str,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         bf16: bool,
         flash_attn: bool,
         prompt_template_version: str,
         prompt_settings: dict[str, bool],
     ) -> Provenance:
-        """The provenance of what this model computes. Reads all its weights once; see `weights_sha256`."""
+        """The provenance of what this model computes from texts that `tokenizer` has made into tokens.
+
+        Reads all its weights once; see `weights_sha256`.
+        """
         return cls(
             model_name=model_name,
             weights_sha256=weights_sha256(model_name),
+            config_sha256=config_sha256(model_name),
+            tokenizer_sha256=tokenizer_sha256(tokenizer),
             dtype="bfloat16" if bf16 else "float32",
             attention="flex_attention" if flash_attn else "sdpa",
             prompt_template_version=prompt_template_version,
@@ -82,7 +98,7 @@ class Provenance:
         for name in [field.name for field in fields(self) if field.name not in COMPARED_APART]:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                lines.append(f"{LABELS.get(name, name)}: {mine}, here {theirs}")
+                lines.append(f"{LABELS.get(name, name)}: {mine:.16}, here {theirs:.16}")  # hashes are long
         for name in sorted(self.prompt_settings.keys() | other.prompt_settings.keys()):
             mine, theirs = self.prompt_settings.get(name), other.prompt_settings.get(name)
             if mine != theirs:
@@ -91,7 +107,12 @@ class Provenance:
 
 
 COMPARED_APART = ("model_name", "weights_sha256", "prompt_settings")
-LABELS = {"attention": "attention (--flash_attn)", "prompt_template_version": "prompt templates, version"}
+LABELS = {
+    "config_sha256": "model settings (sha256 of config.json)",
+    "tokenizer_sha256": "tokenizer or chat template (sha256)",
+    "attention": "attention (--flash_attn)",
+    "prompt_template_version": "prompt templates, version",
+}
 """What messages call a field, where that is not its name."""
 
 
@@ -114,13 +135,34 @@ def weights_sha256(model_name: str) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def config_sha256(model_name: str) -> str:
+    """SHA-256 of a model's config.json, without the fields that only say how the file was made.
+
+    Raises:
+        UserError: there is no such model, or it has no usable config.json.
+    """
+    path = _model_folder(model_name) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no usable model configuration ({error}); restore the model's folder") from None
+    return hashlib.sha256(json.dumps(_lasting(config), sort_keys=True).encode()).hexdigest()
+
+
+def _lasting(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _lasting(value) for key, value in config.items() if key not in PASSING_CONFIG_FIELDS}
+    return config
+
+
 def _model_folder(model_name: str) -> Path:
     if Path(model_name).is_dir():
         return Path(model_name)
     try:
         for name in WEIGHT_FILES:
             stem, suffix = name.split(".")
-            folder = Path(snapshot_download(model_name, allow_patterns=[f"{stem}*.{suffix}", f"{stem}*.index.json"]))
+            patterns = [f"{stem}*.{suffix}", f"{stem}*.index.json", "config.json"]
+            folder = Path(snapshot_download(model_name, allow_patterns=patterns))
             if any(folder.glob(f"{stem}*.{suffix}")):
                 return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:

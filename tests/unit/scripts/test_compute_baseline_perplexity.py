@@ -241,6 +241,8 @@ def test_scores_are_kept_by_all_that_they_depend_on():
     provenance = Provenance(
         model_name="a",
         weights_sha256="0",
+        config_sha256="0",
+        tokenizer_sha256="0",
         dtype="float32",
         attention="sdpa",
         prompt_template_version="1",

@@ -16,7 +16,7 @@ from openrlhf.vr_cli.baseline_map import PROVENANCE_KEY, BaselineMap, baseline_l
 from openrlhf.vr_cli.dataset import read_rows
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plain_pickle import load_plain_pickle
-from openrlhf.vr_cli.provenance import Provenance, weights_sha256
+from openrlhf.vr_cli.provenance import Provenance, config_sha256, weights_sha256
 
 CHAPTER = {
     "story_text": "Once.",
@@ -28,6 +28,8 @@ JOKE = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", 
 PROVENANCE = Provenance(
     model_name="models/a",
     weights_sha256="0" * 64,
+    config_sha256="0" * 64,
+    tokenizer_sha256="0" * 64,
     dtype="float32",
     attention="sdpa",
     prompt_template_version="1",
@@ -195,6 +197,8 @@ def test_every_difference_in_provenance_is_listed():
     other = Provenance(
         model_name="models/b",
         weights_sha256="1" * 64,
+        config_sha256="1" * 64,
+        tokenizer_sha256="1" * 64,
         dtype="bfloat16",
         attention="flex_attention",
         prompt_template_version="2",
@@ -204,6 +208,8 @@ def test_every_difference_in_provenance_is_listed():
         small_map().check_provenance(other)
     for part in (
         "model weights: models/a (sha256 000000000000), here models/b (sha256 111111111111)",
+        "model settings (sha256 of config.json): 0000000000000000, here 1111111111111111",
+        "tokenizer or chat template (sha256): 0000000000000000, here 1111111111111111",
         "dtype: float32, here bfloat16",
         "attention (--flash_attn): sdpa, here flex_attention",
         "prompt templates, version: 1, here 2",
@@ -228,6 +234,23 @@ def test_a_broken_index_of_shards_is_named(tmp_path, content):
     (tmp_path / "model.safetensors.index.json").write_text(content)
     with pytest.raises(UserError, match=r"model\.safetensors\.index\.json is no index of weight files"):
         weights_sha256(str(tmp_path))
+
+
+def test_config_hash_sees_what_changes_the_model_and_not_who_wrote_the_file(tmp_path):
+    config = {"rope_theta": 1e4, "rope_parameters": {"factor": 1.0}, "transformers_version": "5.1"}
+
+    def hash_of(name: str, **changes) -> str:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({**config, **changes}))
+        return config_sha256(str(tmp_path / name))
+
+    same = hash_of("a")
+    assert hash_of("b", transformers_version="5.2", dtype="bfloat16", use_cache=False, _name_or_path="x") == same
+    assert hash_of("c", rope_theta=1e6) != same
+    assert hash_of("d", rope_parameters={"factor": 4.0}) != same
+    (tmp_path / "d" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"d/config\.json is no usable model configuration"):
+        config_sha256(str(tmp_path / "d"))
 
 
 def test_weights_hash_covers_every_shard(tmp_path):
