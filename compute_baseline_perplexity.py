@@ -24,9 +24,10 @@ from pathlib import Path
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from openrlhf.cli.command import files_are_the_users, run_command
 from openrlhf.config import ModelConfig
 from openrlhf.errors import UserError
 from openrlhf.models.actor import load_causal_lm
@@ -35,6 +36,7 @@ from openrlhf.models.logprobs import shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
 from openrlhf.utils.jsonl import read_jsonl
+from openrlhf.utils.model_config import get_model_config
 from openrlhf.utils.tokenizer import get_tokenizer
 from openrlhf.vr_cli.baseline_map import BaselineMap, with_baseline
 from openrlhf.vr_cli.dataset import SPLITS, Row, index_by_key, read_dataset
@@ -60,20 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     disable_progress_bar()  # of loading weights; this command has a bar of its own
     map_path = args.output_dir / f"prompt_to_datapoint_with_baseline_ppl_{args.nice_model_name}.pkl"
     log_path = map_path.with_suffix(".scores.jsonl")
-    try:
-        print(run(args, map_path, log_path))
-    except (UserError, OSError) as error:
-        print(f"compute_baseline_perplexity.py: error: {error}", file=sys.stderr)
-        return 2
-    except torch.OutOfMemoryError as error:
-        print(
-            f"out of memory: {error}\nlower --batch_tokens, or use --bf16. {_how_to_resume(log_path)}", file=sys.stderr
-        )
-        return 1
-    except KeyboardInterrupt:
-        print(f"\ninterrupted. {_how_to_resume(log_path)}", file=sys.stderr)
-        return 130
-    return 0
+
+    def body() -> None:
+        try:
+            with files_are_the_users():
+                print(run(args, map_path, log_path))
+        except torch.OutOfMemoryError as error:
+            advice = f"lower --batch_tokens, or use --bf16. {_how_to_resume(log_path)}"
+            raise UserError(f"out of memory: {error}\n{advice}") from error
+        except KeyboardInterrupt:
+            print(f"\n{_how_to_resume(log_path)}", file=sys.stderr)
+            raise
+
+    return run_command(body)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -97,6 +98,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=4096 if device_type() == "cuda" else 1024,
         help="tokens a forward; a longer text goes alone (default: 4096 on a GPU, 1024 on the CPU)",
     )
+    parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that the model brings")
     add_prompt_arguments(parser)
     args = parser.parse_args(argv)
     if Path(args.nice_model_name).name != args.nice_model_name:
@@ -113,9 +115,10 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     settings = prompt_settings_from(args)
     rows = read_rows_to_score(args, settings)
     rows_by_key = index_by_key(rows)
-    tokenizer = get_tokenizer(args.model_name)
+    tokenizer = get_tokenizer(args.model_name, trust_remote_code=args.trust_remote_code)
     texts = tokenize_rows(rows, tokenizer, settings)
-    check_lengths(rows, texts, args.model_name)
+    model_config = get_model_config(args.model_name, trust_remote_code=args.trust_remote_code)
+    check_lengths(rows, texts, args.model_name, max_sequence_tokens(model_config))
     provenance = Provenance.of_model(
         args.model_name,
         tokenizer,
@@ -129,8 +132,13 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     left = {key: text for key, text in zip(keys, texts, strict=True) if key not in log.scores}
     if len(left) < len(texts):
         print(f"{len(texts) - len(left):,} of {len(texts):,} texts are scored already ({log_path})")
-    model_config = ModelConfig(pretrain=args.model_name, bf16=args.bf16, flash_attn=args.flash_attn)
-    speed = score_texts(model_config, left, log, args.batch_tokens)
+    model = ModelConfig(
+        pretrain=args.model_name,
+        bf16=args.bf16,
+        flash_attn=args.flash_attn,
+        trust_remote_code=args.trust_remote_code,
+    )
+    speed = score_texts(model, left, log, args.batch_tokens)
     scores = [log.scores[key] for key in keys]
     baselines = {row.datapoint_id: score for row, score in zip(rows, scores, strict=True)}
     by_key = {
@@ -196,11 +204,10 @@ def tokenize_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, setti
     return texts
 
 
-def check_lengths(rows: Sequence[Row], texts: Sequence[GoldText], model_name: str) -> None:
-    """Raises UserError naming the first row that is longer than the model's context."""
-    limit = max_sequence_tokens(AutoConfig.from_pretrained(model_name)) or math.inf
+def check_lengths(rows: Sequence[Row], texts: Sequence[GoldText], model_name: str, limit: int | None) -> None:
+    """Raises UserError naming the first row that is longer than the model's context, where that has a limit."""
     for row, text in zip(rows, texts, strict=True):
-        if len(text.token_ids) > limit:
+        if limit is not None and len(text.token_ids) > limit:
             raise UserError(
                 f"{row.where}: prompt and gold text have {len(text.token_ids):,} tokens, more than {model_name!r} can "
                 f"take ({limit:,}); remove the row, or filter such prompts out with setup_rl_data.py"

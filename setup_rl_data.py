@@ -25,6 +25,7 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from openrlhf.cli.command import files_are_the_users, run_command
 from openrlhf.datasets.chat import tokenize_prompt
 from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
@@ -53,20 +54,24 @@ class SplitPrompts:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    filters = filters_from(args)
-    try:
-        rows_by_split = read_dataset(args.dataset_dir, args.dataset_name)
-        tokenizer = get_tokenizer(args.tokenizer_name)
-        settings = prompt_settings_from(args)
-        prompts = {split: make_prompts(rows, tokenizer, settings, filters) for split, rows in rows_by_split.items()}
-        if not any(split.rows for split in prompts.values()):
-            raise UserError(f"the filters drop every row ({drop_report(prompts)}); relax them, or pass --no_filter")
-        write_prompts(prompts, args.data_dir)
-    except (UserError, OSError) as error:
-        print(f"setup_rl_data.py: error: {error}", file=sys.stderr)
-        return 2
-    print(report(prompts, args.data_dir))
-    return 0
+
+    def body() -> None:
+        with files_are_the_users():
+            print(run(args))
+
+    return run_command(body)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Everything is checked before anything is written. Returns the report."""
+    filters, settings = filters_from(args), prompt_settings_from(args)
+    rows_by_split = read_dataset(args.dataset_dir, args.dataset_name)
+    tokenizer = get_tokenizer(args.tokenizer_name, trust_remote_code=args.trust_remote_code)
+    prompts = {split: make_prompts(rows, tokenizer, settings, filters) for split, rows in rows_by_split.items()}
+    if not any(split.rows for split in prompts.values()):
+        raise UserError(f"the filters drop every row ({drop_report(prompts)}); relax them, or pass --no_filter")
+    write_prompts(prompts, args.data_dir)
+    return report(prompts, args.data_dir)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -77,6 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset_name", default="story_dataset", help="files are NAME_{train,val,test}.jsonl")
     parser.add_argument("--dataset_dir", type=Path, default=Path("."), help="where the dataset lies (default: here)")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that the tokenizer brings")
     add_filter_arguments(parser)
     add_prompt_arguments(parser)
     return parser.parse_args(argv)

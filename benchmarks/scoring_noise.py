@@ -25,13 +25,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from openrlhf.config import ModelConfig
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch
 from openrlhf.utils.devices import current_device, device_type, synchronize
+from openrlhf.utils.tokenizer import get_tokenizer
 from openrlhf.vr_cli.dataset import read_rows
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plan_scoring import planned_sequence, score_locally
@@ -64,6 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument("--model", help="Hugging Face folder of a chat model, scored on --dataset")
     source.add_argument("--random_qwen2", choices=SHAPES, help="shape of a Qwen2 with random weights")
     parser.add_argument("--dataset", type=Path, default=Path("setup_data/sample/story_dataset_train.jsonl"))
+    parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that --model brings")
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--precision", nargs="+", choices=("bf16", "tf32", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--prefix", type=int, default=8192, help="random tokens that a row's sequences share")
@@ -75,7 +77,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def real_cases(args: argparse.Namespace) -> list[Case]:
     """The planned conversations of a dataset's first rows; the fillers' plans are the first words of the gold text."""
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = get_tokenizer(args.model, trust_remote_code=args.trust_remote_code)
     prompts = plan_prompts(PromptSettings().to_dict())
     cases = []
     for row in read_rows(args.dataset)[: args.rows]:
@@ -109,7 +111,12 @@ def load(args: argparse.Namespace, precision: str) -> PreTrainedModel:
     torch.compiler.reset()  # what was compiled for another precision
     flash_attn = device_type() == "cuda"
     if args.model:
-        config = ModelConfig(pretrain=args.model, bf16=precision == "bf16", flash_attn=flash_attn)
+        config = ModelConfig(
+            pretrain=args.model,
+            bf16=precision == "bf16",
+            flash_attn=flash_attn,
+            trust_remote_code=args.trust_remote_code,
+        )
         model = load_causal_lm(config)
     else:
         model = random_qwen2(args.random_qwen2, precision, flash_attn=flash_attn)

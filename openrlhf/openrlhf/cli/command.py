@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from openrlhf.errors import UserError
@@ -33,6 +34,21 @@ def run_command(body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
+
+
+@contextmanager
+def files_are_the_users() -> Iterator[None]:
+    """For a command that does little but read and write what its user names: an OSError that names a file is theirs.
+
+    Raises:
+        UserError: instead of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(f"{error.filename}: {error.strerror}") from error
 
 
 def exit_on_sigterm() -> None:

@@ -113,10 +113,9 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
 
 def check_context(config: TrainConfig) -> None:
     """Raises ConfigError where prompt and response do not fit into the model: now known of a model on the hub too."""
-    from transformers import AutoConfig
+    from openrlhf.utils.model_config import get_model_config
 
-    policy = config.policy
-    hf_config = AutoConfig.from_pretrained(policy.pretrain, trust_remote_code=policy.trust_remote_code)
+    hf_config = get_model_config(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
     if problems := list(context_problems(config, hf_config)):
         raise ConfigError(problems)
 

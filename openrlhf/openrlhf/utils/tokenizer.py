@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from openrlhf.errors import UserError
+from openrlhf.utils.model_config import why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,10 +24,7 @@ def get_tokenizer(pretrain: str, *, trust_remote_code: bool = False) -> PreTrain
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrain, trust_remote_code=trust_remote_code, padding_side="left")
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"no tokenizer {pretrain!r}: it is neither a folder with a tokenizer nor a hub model that can be reached "
-            f"({str(error).splitlines()[0]})"
-        ) from None
+        raise UserError(why_not_loaded("tokenizer", pretrain, error)) from None
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # transformers makes one up from the model's type
         raise UserError(
             f"no tokenizer in {pretrain!r}: it has special tokens only; put the model's tokenizer files there"

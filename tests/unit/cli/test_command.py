@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from openrlhf.cli.command import run_command
+from openrlhf.cli.command import files_are_the_users, run_command
 from openrlhf.errors import UserError
 
 
@@ -62,3 +62,14 @@ def test_signals_end_quietly_and_faults_with_a_traceback(action: str, code: int,
     assert (done.returncode, done.stdout) == (code, "cleaned up\n")
     assert (done.stderr.splitlines() or [""])[-1] == last
     assert ("Traceback" in done.stderr) == (code == 1)
+
+
+def test_a_file_that_the_user_named_is_the_users(tmp_path, capsys):
+    def read(path):
+        with files_are_the_users():
+            open(path).close()
+
+    assert run_command(lambda: read(tmp_path / "none")) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+    with pytest.raises(OSError, match="no path"), files_are_the_users():
+        raise OSError("no path")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -196,7 +197,7 @@ def error_of(capsys, *flags: str) -> str:
     assert run(*flags) == 2
     assert not MAP.exists()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    return line.removeprefix("compute_baseline_perplexity.py: error: ")
+    return line.removeprefix("error: ")
 
 
 def test_prompts_that_do_not_fit_the_dataset_are_errors(workdir, capsys):
@@ -270,3 +271,42 @@ def test_impossible_flags_are_refused(workdir, capsys, flag, value):
         run(flag, value)
     assert stop.value.code == 2
     assert flag in capsys.readouterr().err
+
+
+OWN_CODE = {
+    "configuration_odd.py": """
+from transformers import LlamaConfig
+
+class OddConfig(LlamaConfig):
+    model_type = "odd"
+""",
+    "modeling_odd.py": """
+from transformers import LlamaForCausalLM
+from .configuration_odd import OddConfig
+
+class OddForCausalLM(LlamaForCausalLM):
+    config_class = OddConfig
+""",
+}
+
+
+def test_a_model_with_code_of_its_own_is_loaded_only_when_trusted(workdir, model_folder, capsys):
+    """The same weights behind code in the model's folder: the same baseline, and nothing runs without the flag."""
+    assert run() == 0
+    expected = BaselineMap.load(MAP).by_key["Why?"]["baseline_nll_sum"]
+    MAP.unlink()
+    shutil.copytree(model_folder, "own")
+    for name, code in OWN_CODE.items():
+        Path("own", name).write_text(code)
+    config = json.loads(Path("own/config.json").read_text())
+    own = {"AutoConfig": "configuration_odd.OddConfig", "AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
+    config |= {"model_type": "odd", "architectures": ["OddForCausalLM"], "auto_map": own}
+    Path("own/config.json").write_text(json.dumps(config))
+    assert "pass --trust_remote_code" in error_of(capsys, "--model_name", "own")
+    assert run("--model_name", "own", "--trust_remote_code") == 0
+    assert BaselineMap.load(MAP).by_key["Why?"]["baseline_nll_sum"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(workdir, capsys):
+    Path("file").write_text("")
+    assert "file" in error_of(capsys, "--output_dir", "file/inside")

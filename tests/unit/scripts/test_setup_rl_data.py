@@ -128,7 +128,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(workdir, capsys, rows, 
     assert run() == 2
     error_lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(error_lines) == 1
-    assert error_lines[0].startswith(f"setup_rl_data.py: error: {complaint}")
+    assert error_lines[0].startswith(f"error: {complaint}")
     assert not Path("rl_data").exists()
 
 
@@ -151,6 +151,29 @@ def test_missing_tokenizer_is_an_error(workdir, capsys, monkeypatch):
     write_dataset(train=[chapter(2)])
     assert setup_rl_data.main(["--tokenizer_name", "./nowhere"]) == 2
     assert "no tokenizer './nowhere'" in capsys.readouterr().err
+
+
+OWN_CODE = """
+from transformers import PreTrainedTokenizerFast
+
+class OddTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def test_a_tokenizer_with_code_of_its_own_is_loaded_only_when_trusted(workdir, capsys):
+    Path("chatml/tokenization_odd.py").write_text(OWN_CODE)
+    config = json.loads(Path("chatml/tokenizer_config.json").read_text())
+    config |= {
+        "tokenizer_class": "OddTokenizer",
+        "auto_map": {"AutoTokenizer": [None, "tokenization_odd.OddTokenizer"]},
+    }
+    Path("chatml/tokenizer_config.json").write_text(json.dumps(config))
+    write_dataset(train=[chapter(2)])
+    assert run() == 2
+    assert "pass --trust_remote_code" in capsys.readouterr().err
+    assert run("--trust_remote_code") == 0
+    assert len(read_prompts("train")) == 1
 
 
 def test_template_without_system_role_is_found_out_at_once(workdir, capsys):
