@@ -22,6 +22,7 @@ from openrlhf.datasets.prompts_dataset import PromptDataset
 from openrlhf.datasets.sampler import RolloutSchedule
 from openrlhf.models.actor import Actor
 from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
+from openrlhf.trainer.ppo_utils.advantages import COMPARED_WITHIN_GROUP
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.finite import REMEDY, NonFiniteError, refuse_non_finite
 from openrlhf.trainer.ppo_utils.kl_controller import make_kl_controller
@@ -29,7 +30,7 @@ from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
 from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
-from openrlhf.trainer.ppo_utils.rollout_metrics import add_reward_metrics
+from openrlhf.trainer.ppo_utils.rollout_metrics import EQUAL_REWARDS, add_reward_metrics
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt
 from openrlhf.trainer.resume import (
     TrainState,
@@ -95,6 +96,7 @@ class PPOTrainer:
                 metrics = self.train_step(step)
                 done = step + 1
                 self.log_step(done, metrics)
+                self.warn_without_signal(done, metrics)
                 if self.evaluates and done % self.config.evaluation.eval_steps == 0:
                     self.evaluate(step=done)
                 if self.saves_at(done):
@@ -196,7 +198,7 @@ class PPOTrainer:
             scored = self.experience_maker.evaluate(
                 self._share(list(self.eval_prompts)), self.config.evaluation.sampling, step=step, timer=timer
             )
-        add_reward_metrics(metrics, scored)
+        add_reward_metrics(metrics, scored, self.config.algorithm.reward_clip_range)
         reduced = {**metrics.reduce(), **timer.metrics()}
         shares = all_gather_object([row for group in scored for row in completion_rows(group)])
         if self.tracker is not None:
@@ -274,6 +276,19 @@ class PPOTrainer:
         if self.tracker is not None and done % self.config.tracking.logging_steps == 0:
             self.tracker.log(done, "train", metrics)
             logger.info("step %d/%d: %s", done, self.schedule.num_steps, summary(metrics))
+
+    def warn_without_signal(self, done: int, metrics: dict[str, float]) -> None:
+        """Says so where no group of a step has rewards that differ: with an estimator that compares them, all
+        advantages are 0."""
+        compares = self.config.algorithm.advantage_estimator in COMPARED_WITHIN_GROUP
+        if self.tracker is not None and compares and metrics.get(EQUAL_REWARDS) == 1.0:
+            logger.warning(
+                "step %d: in every group all rewards are equal (mean %.4g), so the rewards teach nothing in this step; "
+                "if that stays so, sample more (--n_samples_per_prompt, --temperature) or take a reward with a finer "
+                "scale (for VR-CLI --reward_shape nll_delta)",
+                done,
+                metrics["reward"],
+            )
 
     def _performance(self, experiences: list[Experience], timer: PhaseTimer) -> dict[str, float]:
         """With --perf: sampled tokens per second of the whole step and of sampling, and the highest peak memory."""

@@ -19,6 +19,10 @@ EPSILON = 1e-9
 NORMALISED_OVER_ROLLOUT = frozenset({"reinforce", "reinforce_baseline"})
 
 
+# Their advantages are differences within a group: equal rewards give none.
+COMPARED_WITHIN_GROUP = frozenset({"group_norm", "rloo", "reinforce_baseline"})
+
+
 def shape_rewards(rewards: Tensor, estimator: AdvantageEstimator) -> Tensor:
     """Compares each reward of a group with the others: (G,) -> (G,).
 
@@ -38,6 +42,11 @@ def shape_rewards(rewards: Tensor, estimator: AdvantageEstimator) -> Tensor:
     return centred if estimator == "reinforce_baseline" else centred / (rewards.std() + EPSILON)
 
 
+def clip_rewards(rewards: Sequence[float], clip_range: tuple[float, float]) -> list[float]:
+    low, high = clip_range
+    return [min(max(reward, low), high) for reward in rewards]
+
+
 def group_advantages(
     rewards: Sequence[float],
     old_logprobs: Sequence[Tensor],
@@ -51,8 +60,7 @@ def group_advantages(
     Rewards are clipped to `reward_clip_range` and compared within the group. With `ref_logprobs`, and unless the KL
     term is in the loss, kl_coef x KL is taken from each token's reward. `old_logprobs`, `ref_logprobs`: (R,) a sample.
     """
-    low, high = algorithm.reward_clip_range
-    clipped = torch.tensor(rewards, dtype=torch.float64).clamp(low, high)
+    clipped = torch.tensor(clip_rewards(rewards, algorithm.reward_clip_range), dtype=torch.float64)
     shaped = shape_rewards(clipped, algorithm.advantage_estimator).tolist()
     if ref_logprobs is None or algorithm.use_kl_loss:
         kls = [torch.zeros_like(old) for old in old_logprobs]

@@ -115,7 +115,7 @@ class RemoteExperienceMaker:
             Experience(samples=s.samples, rewards=s.rewards, old_logprobs=old, ref_logprobs=ref, advantages=advantage)
             for s, old, ref, advantage in zip(scored, old_logprobs, ref_logprobs, advantages, strict=True)
         ]
-        add_reward_metrics(metrics, scored)
+        add_reward_metrics(metrics, scored, self.config.algorithm.reward_clip_range)
         add_logprob_metrics(metrics, experiences, self.config.algorithm.kl_estimator)
         return experiences
 

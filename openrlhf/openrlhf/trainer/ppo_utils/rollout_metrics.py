@@ -9,13 +9,19 @@ import torch
 
 from openrlhf.config import KLEstimator
 from openrlhf.models.loss import estimate_kl
+from openrlhf.trainer.ppo_utils.advantages import clip_rewards
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics
 from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
 from openrlhf.trainer.ppo_utils.samples import Experience
 
+EQUAL_REWARDS = "equal_reward_groups_frac"
 
-def add_reward_metrics(metrics: MeanMetrics, scored: Sequence[ScoredSamples]) -> None:
-    """Reward, response length and the task's own metrics, as means over samples."""
+
+def add_reward_metrics(metrics: MeanMetrics, scored: Sequence[ScoredSamples], clip_range: tuple[float, float]) -> None:
+    """Reward, response length and the task's own metrics, as means over samples; the groups' spread over groups.
+
+    `clip_range`: the algorithm's: rewards that it makes equal are.
+    """
     for group in scored:
         completions = group.samples.completions
         metrics.add("reward", group.rewards.rewards)
@@ -25,6 +31,7 @@ def add_reward_metrics(metrics: MeanMetrics, scored: Sequence[ScoredSamples]) ->
             metrics.add(name, values)
         if len(completions) > 1:
             metrics.add("group_reward_std", [float(np.std(group.rewards.rewards, ddof=1))])
+            metrics.add(EQUAL_REWARDS, [len(set(clip_rewards(group.rewards.rewards, clip_range))) == 1])
 
 
 def add_logprob_metrics(metrics: MeanMetrics, experiences: Sequence[Experience], kl_estimator: KLEstimator) -> None:
