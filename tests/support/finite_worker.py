@@ -13,17 +13,15 @@ import torch
 
 from openrlhf.cli.flags import parse_args, to_config
 from openrlhf.config import TrainConfig
-from openrlhf.datasets import RolloutSchedule
 from openrlhf.models.actor import Actor, load_causal_lm
-from openrlhf.trainer.ppo_trainer import PPOTrainer
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics
+from openrlhf.trainer.ppo_utils.policy_update import PolicyUpdate
 from openrlhf.trainer.ppo_utils.samples import Completion, Experience, Prompt, Rewards, Samples
 from openrlhf.utils.deepspeed.parameters import full_state_dict
 from openrlhf.utils.deepspeed.strategy import get_strategy
 from support.tiny_run import arguments
 
 CONFIGS = {f"zero{stage}{suffix}": (stage, suffix == "_bf16") for stage in (0, 1, 2, 3) for suffix in ("", "_bf16")}
-NUM_PROMPTS = 2
 
 
 def run_rank(rank: int, world_size: int, port: int, world: str) -> None:
@@ -45,40 +43,32 @@ def run_rank(rank: int, world_size: int, port: int, world: str) -> None:
 def poisoned_updates(config: TrainConfig, strategy: Any) -> dict[str, Any]:
     """A sound update, then an infinite advantage on rank 0 only. On a new engine a finite loss of infinite slope."""
     result: dict[str, Any] = {"raised": {}, "unchanged": {}}
-    trainer = new_trainer(config, strategy)
-    update(trainer, "sound", result, advantage=1.0)
-    update(trainer, "loss", result, advantage=float("inf") if strategy.rank == 0 else 1.0)
-    trainer.actor.model.destroy()
-    trainer = new_trainer(config, strategy)  # DeepSpeed's buffers still hold the gradients that were never applied
-    trainer.loss = partial(steep_loss, trainer.loss)
-    update(trainer, "gradient", result, advantage=1.0)
-    trainer.actor.model.destroy()
+    policy_update = new_policy_update(config, strategy)
+    update(policy_update, "sound", result, advantage=1.0)
+    update(policy_update, "loss", result, advantage=float("inf") if strategy.rank == 0 else 1.0)
+    policy_update.actor.model.destroy()
+    policy_update = new_policy_update(
+        config, strategy
+    )  # DeepSpeed's buffers still hold the gradients that were never applied
+    policy_update.loss = partial(steep_loss, policy_update.loss)
+    update(policy_update, "gradient", result, advantage=1.0)
+    policy_update.actor.model.destroy()
     return result
 
 
-def new_trainer(config: TrainConfig, strategy: Any) -> Any:
+def new_policy_update(config: TrainConfig, strategy: Any) -> Any:
     model = strategy.load_model(partial(load_causal_lm, config.policy), config.actor_deepspeed)
     engine = strategy.prepare_train(
         model, deepspeed=config.actor_deepspeed, optimizer=config.optimizer, num_optimizer_steps=4
     )
-    return PPOTrainer(
-        config=config,
-        strategy=strategy,
-        actor=Actor(engine),
-        tokenizer=None,  # type: ignore[arg-type]
-        experience_maker=None,  # type: ignore[arg-type]
-        train_prompts=[],  # type: ignore[arg-type]
-        eval_prompts=None,
-        schedule=RolloutSchedule(num_prompts=NUM_PROMPTS, rollout_batch_size=NUM_PROMPTS, num_episodes=1, seed=1),
-        tracker=None,
-    )
+    return PolicyUpdate(config=config, strategy=strategy, actor=Actor(engine))
 
 
-def update(trainer: Any, case: str, result: dict[str, Any], *, advantage: float) -> None:
+def update(policy_update: Any, case: str, result: dict[str, Any], *, advantage: float) -> None:
     """One rollout's updates: what they raise, and whether the weights stayed."""
-    module = trainer.actor.model.module
+    module = policy_update.actor.model.module
     before = full_state_dict(module, keep=True)
-    result["raised"][case] = raised_by(trainer, experience(trainer.strategy.rank, advantage))
+    result["raised"][case] = raised_by(policy_update, experience(policy_update.strategy.rank, advantage))
     after = full_state_dict(module, keep=True)
     result["unchanged"][case] = all(torch.equal(before[key], after[key]) for key in before)
 
@@ -89,9 +79,9 @@ def steep_loss(loss: Any, *args: Any, **kwargs: Any) -> Any:
     return replace(output, loss_sum=output.loss_sum + (output.loss_sum - output.loss_sum.detach()).sqrt())
 
 
-def raised_by(trainer: Any, own: Experience) -> str | None:
+def raised_by(policy_update: Any, own: Experience) -> str | None:
     try:
-        trainer.train_on([own], step=4, kl_coef=0.0, metrics=MeanMetrics())
+        policy_update.run([own], step=4, num_updates=1, kl_coef=0.0, metrics=MeanMetrics())
     except FloatingPointError as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -40,8 +40,8 @@ class PolicyLossOutput:
 
     loss_sum: Tensor
     """Scalar with gradient: sum over samples of (policy loss + KL coefficient x KL)."""
-    metric_sums: dict[str, float]
-    """Sums over samples of each metric's mean over the sample's tokens."""
+    metric_sums: dict[str, Tensor]
+    """Scalars without gradient: sums over samples of each metric's mean over the sample's tokens."""
 
 
 def policy_loss(
@@ -72,7 +72,7 @@ def policy_loss(
         metrics["kl_loss"] = kl
         token_loss = token_loss + kl_coef * kl
     metrics["log_ratio_clamped_frac"] = overflows.float()
-    per_sample = {name: _mean_per_sample(value.detach(), inputs).sum().item() for name, value in metrics.items()}
+    per_sample = {name: _mean_per_sample(value.detach(), inputs).sum() for name, value in metrics.items()}
     return PolicyLossOutput(loss_sum=_mean_per_sample(token_loss, inputs).sum(), metric_sums=per_sample)
 
 

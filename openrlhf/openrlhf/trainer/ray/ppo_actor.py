@@ -16,7 +16,7 @@ from openrlhf.datasets.sampler import RolloutSchedule
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.logprobs import unwrap
 from openrlhf.trainer.plot import plot_metrics
-from openrlhf.trainer.ppo_trainer import PPOTrainer
+from openrlhf.trainer.ppo_trainer import PPOTrainer, TrainingRun
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.lockstep import ReferenceClient
 from openrlhf.trainer.ppo_utils.metrics import PhaseTimer
@@ -49,10 +49,10 @@ class ActorPPOTrainer(PPOTrainer):
         tokenizer: PreTrainedTokenizerBase,
         engines: Sequence[Any],
         reference_workers: Sequence[Any],
+        run: TrainingRun,
         remote_experience_maker_class: type[RemoteExperienceMaker] = RemoteExperienceMaker,
-        **kwargs: Any,
     ) -> None:
-        """`kwargs`: the prompts, schedule and tracker of `PPOTrainer`."""
+        """`engines`, `reference_workers`: handles of `LLMRayActor` and `ReferenceModelRayActor`, by rank."""
         reward_file = config.reward.remote_rm_url
         experience_maker = remote_experience_maker_class(
             config=config,
@@ -68,7 +68,7 @@ class ActorPPOTrainer(PPOTrainer):
             actor=actor,
             tokenizer=tokenizer,
             experience_maker=experience_maker,
-            **kwargs,
+            run=run,
         )
         self.weight_sender: WeightSender | None = None
         if strategy.is_rank_0():
@@ -189,12 +189,14 @@ class ActorModelRayActor(BasePPORole):
             tokenizer=self.tokenizer,
             engines=engines,
             reference_workers=reference_workers,
+            run=TrainingRun(
+                train_prompts=self.train_prompts,
+                eval_prompts=self.eval_prompts,
+                schedule=self.schedule,
+                tracker=tracker,
+                resume_from=self.resume_from,
+            ),
             remote_experience_maker_class=self.remote_experience_maker_class,
-            train_prompts=self.train_prompts,
-            eval_prompts=self.eval_prompts,
-            schedule=self.schedule,
-            tracker=tracker,
-            resume_from=self.resume_from,
         )
         trainer.fit()
         if tracker is not None:

@@ -1,0 +1,91 @@
+"""From experiences to optimizer steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openrlhf.config import TrainConfig
+from openrlhf.models.actor import Actor
+from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
+from openrlhf.trainer.ppo_utils.finite import REMEDY, NonFiniteError, refuse_non_finite
+from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
+from openrlhf.trainer.ppo_utils.metrics import MeanMetrics
+from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
+from openrlhf.trainer.ppo_utils.samples import Experience
+from openrlhf.utils.deepspeed.collectives import all_reduce
+from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
+from openrlhf.utils.devices import current_device
+from openrlhf.utils.progress import progress_bar
+
+
+class PolicyUpdate:
+    """Updates the policy on one rollout's experiences, together with the other ranks."""
+
+    def __init__(self, *, config: TrainConfig, strategy: DeepspeedStrategy, actor: Actor) -> None:
+        """`actor.model` is the engine that `strategy.prepare_train` made."""
+        self.config = config
+        self.strategy = strategy
+        self.actor = actor
+        self.kl_in_loss = config.algorithm.use_kl_loss and config.needs_reference_logprobs
+
+    def run(
+        self, experiences: list[Experience], *, step: int, num_updates: int, kl_coef: float, metrics: MeanMetrics
+    ) -> None:
+        """Goes `max_epochs` times over the rollout's samples, in `num_updates` optimizer steps each. Collective."""
+        replay_buffer = ReplayBuffer(experiences)
+        for epoch in range(self.config.algorithm.max_epochs):
+            updates = replay_buffer.updates(num_updates, seed=self.config.seed + step * 1000 + epoch)
+            with progress_bar("optimizing", total=num_updates, enabled=self.strategy.is_rank_0()) as bar:
+                for samples in updates:
+                    batches = replay_buffer.micro_batches(samples, max_tokens=self.config.batch.train_pack_tokens)
+                    self.optimizer_step(batches, len(samples), step=step, kl_coef=kl_coef, metrics=metrics)
+                    bar.update(1)
+
+    def optimizer_step(
+        self, micro_batches: list[TrainBatch], num_samples: int, *, step: int, kl_coef: float, metrics: MeanMetrics
+    ) -> None:
+        """One optimizer step over all ranks' micro-batches: the loss is the mean over all their samples.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is not finite; the weights are as they were.
+        """
+        num_samples_everywhere = all_reduce(num_samples, op="sum")
+        if num_samples_everywhere == 0:
+            return
+        # DeepSpeed averages gradients over ranks; the sum over micro-batches and ranks must be a mean over samples.
+        scale = self.strategy.world_size / num_samples_everywhere
+        empty = TrainBatch.empty(with_reference=self.kl_in_loss)
+        losses: list[Tensor] = []
+        for train_batch, is_last in in_lockstep(micro_batches, empty):
+            output = self.loss(train_batch, kl_coef=kl_coef)
+            self.strategy.backward(self.actor.model, output.loss_sum * scale, is_last=is_last)
+            losses.append(output.loss_sum.detach())
+            metrics.add_sums({"loss": losses[-1], **output.metric_sums}, train_batch.batch.num_samples)
+        refuse_non_finite(non_finite_losses(losses, micro_batches), where=f"step {step + 1}")
+        metrics.add("learning_rate", [self.actor.model.get_lr()[0]])
+        try:
+            metrics.add("grad_norm", [self.strategy.step(self.actor.model)])
+        except FloatingPointError as error:
+            raise NonFiniteError(f"step {step + 1}: {error}; {REMEDY}") from error
+
+    def loss(self, train_batch: TrainBatch, *, kl_coef: float) -> PolicyLossOutput:
+        """The policy loss of one packed micro-batch, summed over its samples."""
+        device = current_device()
+        ref_logprobs = train_batch.ref_logprobs if self.kl_in_loss else None
+        inputs = PolicyLossInputs(
+            logprobs=self.actor(train_batch.batch, self.config.rollout_sampling.temperature),
+            old_logprobs=train_batch.old_logprobs.to(device),
+            advantages=train_batch.advantages.to(device),
+            label_samples=train_batch.batch.label_samples.to(device),
+            num_samples=train_batch.batch.num_samples,
+            ref_logprobs=None if ref_logprobs is None else ref_logprobs.to(device),
+        )
+        algorithm = self.config.algorithm
+        return policy_loss(inputs, eps_clip=algorithm.eps_clip, kl_coef=kl_coef, kl_estimator=algorithm.kl_estimator)
+
+
+def non_finite_losses(losses: list[Tensor], micro_batches: list[TrainBatch]) -> list[str]:
+    """A line for each micro-batch whose loss is not finite. The one place of an update that waits for the device."""
+    finite = torch.stack(losses).isfinite().tolist()
+    return [f"loss not finite for {b.source}" for b, ok in zip(micro_batches, finite, strict=False) if not ok]
