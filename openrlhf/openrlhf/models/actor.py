@@ -30,6 +30,13 @@ class Actor(nn.Module):
         """fp32 log-probs (L,) of the batch's labels at a temperature."""
         return shared_prefix_logprobs(self.model, batch.to(current_device()), temperature=temperature)
 
+    def with_entropy(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """`forward`, and the entropy (L,) in nats of the distribution behind each label, which has no gradient."""
+        both = shared_prefix_logprobs(
+            self.model, batch.to(current_device()), temperature=temperature, with_entropy=True
+        )
+        return both[:, 0], both[:, 1]
+
 
 def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     """Loads a causal language model for shared-prefix batches, on the CPU or, under ZeRO-3, partitioned.

@@ -26,13 +26,17 @@ class LogprobHead(nn.Linear):
     pass: neither pass holds more than `MAX_LOGITS` logits.
     """
 
-    _request: tuple[Tensor, float] | None = None
+    _request: tuple[Tensor, float, Callable[..., Tensor]] | None = None
     chunk_logprobs: Callable[..., Tensor]
+    chunk_with_entropy: Callable[..., Tensor]
 
     @contextmanager
-    def returning_logprobs(self, labels: Tensor, temperature: float) -> Iterator[None]:
-        """Within: forward maps hidden (..., L, H) to fp32 log-probs (..., L) of labels (L,) at a temperature."""
-        self._request = (labels, temperature)
+    def returning_logprobs(self, labels: Tensor, temperature: float, *, with_entropy: bool = False) -> Iterator[None]:
+        """Within: forward maps hidden (..., L, H) to fp32 log-probs (..., L) of labels (L,) at a temperature.
+
+        With entropy to (..., L, 2): log-prob, and the entropy in nats of the distribution that the label is from.
+        """
+        self._request = (labels, temperature, self.chunk_with_entropy if with_entropy else self.chunk_logprobs)
         try:
             yield
         finally:
@@ -41,20 +45,33 @@ class LogprobHead(nn.Linear):
     def forward(self, hidden: Tensor) -> Tensor:
         if self._request is None:
             return super().forward(hidden)
-        labels, temperature = self._request
+        labels, temperature, chunk_function = self._request
         rows = max(1, MAX_LOGITS // self.out_features)
         chunks = zip(hidden.flatten(0, -2).split(rows), labels.split(rows), strict=True)
         logprobs = [
-            checkpoint(self.chunk_logprobs, h, self.weight, self.bias, y, temperature, use_reentrant=False)
+            checkpoint(chunk_function, h, self.weight, self.bias, y, temperature, use_reentrant=False)
             for h, y in chunks
         ]
-        return torch.cat(logprobs).view(hidden.shape[:-1])
+        return torch.cat(logprobs).unflatten(0, hidden.shape[:-1])
 
 
 def chunk_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: float) -> Tensor:
     """(rows, H), (V, H), (V,), (rows,) -> fp32 log-probs (rows,)."""
     logits = F.linear(hidden, weight, bias).float() / temperature  # (rows, V)
     return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(dim=-1)
+
+
+def chunk_with_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: float
+) -> Tensor:
+    """As above, to (rows, 2): log-probs, and the entropy log Z - sum p x of logits x without gradient."""
+    logits = F.linear(hidden, weight, bias).float() / temperature  # (rows, V)
+    log_z = logits.logsumexp(dim=-1)
+    logprobs = logits.gather(-1, labels[:, None]).squeeze(-1) - log_z
+    with torch.no_grad():
+        probabilities = (logits - log_z[:, None]).exp_()
+        entropy = log_z - torch.einsum("rv,rv->r", probabilities, logits)
+    return torch.stack([logprobs, entropy], dim=-1)
 
 
 def install_logprob_head(model: PreTrainedModel, *, compiled: bool = False) -> None:
@@ -78,10 +95,13 @@ def install_logprob_head(model: PreTrainedModel, *, compiled: bool = False) -> N
         raise ValueError(f"{type(model).__name__} uses windowed attention, which shared-prefix batches do not support")
     head.__class__ = LogprobHead
     head.chunk_logprobs = torch.compile(chunk_logprobs, dynamic=True) if compiled else chunk_logprobs
+    head.chunk_with_entropy = torch.compile(chunk_with_entropy, dynamic=True) if compiled else chunk_with_entropy
 
 
-def shared_prefix_logprobs(model: nn.Module, batch: SharedPrefixBatch, *, temperature: float = 1.0) -> Tensor:
-    """fp32 log-probs (L,) of the batch's labels at a temperature.
+def shared_prefix_logprobs(
+    model: nn.Module, batch: SharedPrefixBatch, *, temperature: float = 1.0, with_entropy: bool = False
+) -> Tensor:
+    """fp32 log-probs (L,) of the batch's labels at a temperature; (L, 2) with the entropy (nats) beside each.
 
     `model` is a causal language model whose head `install_logprob_head` has prepared (`load_causal_lm` does), or a
     DeepSpeed engine around one; the batch lies on the device that it computes on.
@@ -90,7 +110,7 @@ def shared_prefix_logprobs(model: nn.Module, batch: SharedPrefixBatch, *, temper
     implementation = causal_lm.config._attn_implementation
     if implementation == "flex_attention":
         batch = batch.padded(FLEX_LENGTH_MULTIPLE)
-    with causal_lm.get_output_embeddings().returning_logprobs(batch.labels, temperature):
+    with causal_lm.get_output_embeddings().returning_logprobs(batch.labels, temperature, with_entropy=with_entropy):
         output = model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],

@@ -144,6 +144,25 @@ def test_packed_equals_one_by_one(name, max_tokens, monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_entropy_is_that_of_the_whole_distribution(temperature, monkeypatch):
+    """-sum p log p from plain logits, also over several chunks of the head; the log-probs stay what they are."""
+    monkeypatch.setattr(logprobs_module, "MAX_LOGITS", 1000)
+    model = make_model("llama")
+    (batch,) = pack_shared_prefix(group(), max_tokens=1000)
+    with torch.no_grad():
+        both = shared_prefix_logprobs(model, batch, temperature=temperature, with_entropy=True)
+        alone = shared_prefix_logprobs(model, batch, temperature=temperature)
+        logprobs = torch.cat([plain_logprobs(model, sequence, temperature) for sequence in group()])  # (L, V)
+    torch.testing.assert_close(both[:, 0], alone, atol=0, rtol=0)
+    torch.testing.assert_close(both[:, 1], -(logprobs.exp() * logprobs).sum(-1), atol=1e-5, rtol=0)
+
+
+def plain_logprobs(model, sequence: LabeledSequence, temperature: float) -> torch.Tensor:
+    logits = model(torch.tensor([sequence.token_ids])).logits[0, sequence.label_start - 1 : -1]
+    return (logits.float() / temperature).log_softmax(-1)
+
+
 def test_compiling_the_head_changes_nothing():
     model, batches = make_model("qwen2_untied"), pack_shared_prefix(group(), max_tokens=35)
     sum(shared_prefix_logprobs(model, batch).sum() for batch in batches).backward()

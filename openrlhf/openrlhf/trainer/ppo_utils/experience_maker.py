@@ -103,12 +103,12 @@ class RemoteExperienceMaker:
         )
         self.reference.close_phase()  # the ranks agree on the number of forwards
         groups = [group.samples for group in pending]
-        old_logprobs = self._policy_logprobs(groups, timer) if self.overlap_reference else None
+        old_logprobs = self._policy_logprobs(groups, timer, metrics) if self.overlap_reference else None
         with timer.phase("score"):
             scored = [group.scored() for group in pending]
             ref_logprobs = [group.wait_ref_logprobs and group.wait_ref_logprobs() for group in pending]
         if old_logprobs is None:
-            old_logprobs = self._policy_logprobs(groups, timer)
+            old_logprobs = self._policy_logprobs(groups, timer, metrics)
         check_rollout(scored, old_logprobs, ref_logprobs, where=f"step {step + 1}")
         advantages = self._advantages(scored, old_logprobs, ref_logprobs, kl_coef)
         experiences = [
@@ -176,15 +176,18 @@ class RemoteExperienceMaker:
         return lambda: split_batches(batches, ray.get(pending))
 
     @torch.no_grad()
-    def _policy_logprobs(self, groups: Sequence[Samples], timer: PhaseTimer) -> list[list[Tensor]]:
-        """Log-probs of every response under the current policy: per group (G,) tensors of (R,)."""
+    def _policy_logprobs(
+        self, groups: Sequence[Samples], timer: PhaseTimer, metrics: MeanMetrics
+    ) -> list[list[Tensor]]:
+        """Log-probs of every response under the current policy: per group (G,) tensors of (R,). Adds its entropy."""
         packed = [self._pack(samples) for samples in groups]
         flat = [batch for batches in packed for batch in batches]
-        temperature = self.config.rollout_sampling.temperature
+        results = []
         with timer.phase("old_logprobs"):
-            results = [
-                self.actor(batch, temperature).cpu() for batch, _ in in_lockstep(flat, SharedPrefixBatch.empty())
-            ]
+            for batch, _ in in_lockstep(flat, SharedPrefixBatch.empty()):
+                logprobs, entropy = self.actor.with_entropy(batch, self.config.rollout_sampling.temperature)
+                metrics.add_sum("entropy", entropy.sum(), entropy.numel())
+                results.append(logprobs.cpu())
         remaining = iter(results)
         return [split_batches(batches, [next(remaining) for _ in batches]) for batches in packed]
 
