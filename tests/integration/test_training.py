@@ -20,6 +20,7 @@ from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 from openrlhf.vr_cli.baseline_map import BaselineMap
 from prompt_utils import build_baseline_messages, build_planned_messages, extract_plan
 from ray_utils import CustomStoryBasedActorModelRayActor, StoryBasedRemoteExperienceMaker
+from support.run_processes import start, wait_for, worker_pid
 from support.tiny_run import (
     arguments,
     command,
@@ -154,30 +155,6 @@ def test_a_dead_worker_ends_the_run_with_its_cause(world: Path, tmp_path: Path):
         assert process.wait(timeout=90) == 1
     assert time.monotonic() - died < 60
     assert "ReferenceModelRayActor" in (tmp_path / "log").read_text()
-
-
-def start(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts a run in a process group of its own."""
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            command(argv), env=quiet_environment(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-
-
-def wait_for(condition: Any, process: subprocess.Popen[bytes], timeout_s: float = 180) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert process.poll() is None, "the run ended early"
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
-
-
-def worker_pid(driver: int, class_name: str) -> int:
-    """A Ray worker below the driver, by its process title."""
-    import psutil
-
-    children = psutil.Process(driver).children(recursive=True)
-    return next(child.pid for child in children if any(class_name in part for part in child.cmdline()))
 
 
 class EarlyAlphabetMaker(RemoteExperienceMaker):
