@@ -29,15 +29,14 @@ from openrlhf.trainer.ppo_utils.policy_update import PolicyUpdate
 from openrlhf.trainer.ppo_utils.rollout_metrics import EQUAL_REWARDS, summary
 from openrlhf.trainer.ppo_utils.samples import Prompt
 from openrlhf.trainer.resume import (
+    ACTOR_FOLDER,
+    ResumePoint,
     TrainState,
-    check_same_settings,
     log_changes,
-    read_state,
     resumed_kl_coef,
     run_settings,
 )
 from openrlhf.trainer.tracking import MetricsLogger
-from openrlhf.utils.checkpoints import Checkpoint
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.disk import WriteError
 from openrlhf.utils.logging import init_logger
@@ -56,7 +55,7 @@ class TrainingRun:
     schedule: RolloutSchedule
     tracker: MetricsLogger | None
     """On rank 0."""
-    resume_from: Checkpoint | None = None
+    resume_from: ResumePoint | None = None
 
 
 class PPOTrainer:
@@ -153,7 +152,7 @@ class PPOTrainer:
             if not checkpoint.disable_ds_ckpt:
                 self.strategy.save_checkpoint(
                     self.actor.model,
-                    f"{checkpoint.ckpt_path}/_actor",
+                    f"{checkpoint.ckpt_path}/{ACTOR_FOLDER}",
                     tag,
                     state.to_dict(),
                     max_num=checkpoint.max_ckpt_num,
@@ -167,17 +166,12 @@ class PPOTrainer:
             logger.error("step %d is not saved: %s; training goes on to the next save", done, error)
 
     def resume(self) -> int:
-        """Continues from `run.resume_from`, if there is one; returns how many steps are done.
-
-        Raises:
-            UserError: the checkpoint was made with settings under which its steps mean something else.
-        """
+        """Continues from `run.resume_from`, if there is one; returns how many steps are done."""
         if self.run.resume_from is None:
             return 0
-        state = read_state(self.run.resume_from)
-        check_same_settings(state.settings, self.settings)
+        state = self.run.resume_from.state
         log_changes(state, self.settings, num_updates=self.schedule.num_updates)
-        self.strategy.load_checkpoint(self.actor.model, self.run.resume_from)
+        self.strategy.load_checkpoint(self.actor.model, self.run.resume_from.checkpoint)
         self.lr_updates = state.num_updates
         self.kl_controller.value = resumed_kl_coef(state, self.settings)
         logger.info("resumed after step %d of %d", state.step, self.schedule.num_steps)

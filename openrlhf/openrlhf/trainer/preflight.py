@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from openrlhf.config import CheckpointConfig, DeepspeedConfig, ModelConfig, TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.models.generation import mend_generation_config
+from openrlhf.trainer.resume import ACTOR_FOLDER
 from openrlhf.utils.disk import check_writable, describe_room, existing_parent, free_bytes
 
 FP32, BF16 = 4, 2
@@ -42,7 +43,7 @@ def expected_sizes(checkpoint: CheckpointConfig, deepspeed: DeepspeedConfig, par
     weights = parameters * (BF16 if deepspeed.bf16 else FP32)
     sizes = {Path(checkpoint.save_path) / "final_model": weights}
     if checkpoint.save_steps > 0 and not checkpoint.disable_ds_ckpt:
-        sizes[Path(checkpoint.ckpt_path) / "_actor"] = parameters * checkpoint_bytes_per_parameter(deepspeed)
+        sizes[Path(checkpoint.ckpt_path) / ACTOR_FOLDER] = parameters * checkpoint_bytes_per_parameter(deepspeed)
     if checkpoint.save_steps > 0 and checkpoint.save_hf_ckpt:
         sizes[Path(checkpoint.ckpt_path)] = weights
     return sizes

@@ -12,12 +12,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from openrlhf.config import TrainConfig
 from openrlhf.datasets import PromptDataset
 from openrlhf.errors import UserError
 from openrlhf.utils.checkpoints import Checkpoint
+from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.logging import init_logger
 
 logger = init_logger(__name__)
@@ -37,6 +39,8 @@ FIXED = (
     "reward.remote_rm_url",
     "prompts_sha256",
 )
+ACTOR_FOLDER = "_actor"
+"""Below `--ckpt_path`: the policy's checkpoints, as upstream names it."""
 # Where a run writes, runs and reports is no part of what it computes (and the W&B key does not belong in checkpoints).
 LEFT_OUT = ("checkpoint", "tracking", "placement", "engine")
 
@@ -66,6 +70,34 @@ def read_state(checkpoint: Checkpoint) -> TrainState:
             f"{', '.join(sorted(names))}): start anew with another --ckpt_path, or from its weights (--pretrain)"
         )
     return TrainState(**checkpoint.state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """A checkpoint that this run may continue, and its state."""
+
+    checkpoint: Checkpoint
+    state: TrainState
+
+
+def find_resume_point(strategy: DeepspeedStrategy, config: TrainConfig, prompts: PromptDataset) -> ResumePoint | None:
+    """The newest whole checkpoint of the run, if it is to continue one and there is one. Collective.
+
+    Call it before any model loads and before the run's record is touched.
+
+    Raises:
+        UserError: all checkpoints are damaged, or the newest was made with settings under which its steps mean
+            something else.
+    """
+    if not config.checkpoint.load_checkpoint:
+        return None
+    directory = Path(config.checkpoint.ckpt_path) / ACTOR_FOLDER
+    checkpoint = strategy.find_checkpoint(directory, zero_stage=config.actor_deepspeed.zero_stage)
+    if checkpoint is None:
+        return None
+    state = read_state(checkpoint)
+    check_same_settings(state.settings, run_settings(config, prompts))
+    return ResumePoint(checkpoint=checkpoint, state=state)
 
 
 def run_settings(config: TrainConfig, prompts: PromptDataset) -> dict[str, Any]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from openrlhf.cli.flags import parse_args, to_config
 from openrlhf.errors import UserError
+from openrlhf.trainer.ppo_trainer import PPOTrainer
 from openrlhf.trainer.resume import (
     FIXED,
     TrainState,
     check_same_settings,
+    find_resume_point,
     log_changes,
     read_state,
     resumed_kl_coef,
     run_settings,
 )
 from openrlhf.utils.checkpoints import Checkpoint
+from openrlhf.utils.disk import WriteError
 from support.tiny_run import arguments
 
 SAVED = {"seed": 1, "batch.rollout_batch_size": 2, "prompts_sha256": "ab"}
@@ -89,3 +94,48 @@ def test_the_state_survives_json_and_holds_no_key():
 def test_a_checkpoint_of_another_version_is_refused():
     with pytest.raises(UserError, match="c was made by another version"):
         read_state(checkpoint({"step": 1}))
+
+
+class OneCheckpoint:
+    """A strategy that has found this checkpoint."""
+
+    def __init__(self, content: dict[str, Any] | None) -> None:
+        self.content = content
+
+    def find_checkpoint(self, directory: Path, *, zero_stage: int) -> Checkpoint | None:
+        assert (directory, zero_stage) == (Path("out/checkpoints/_actor"), 2)
+        return None if self.content is None else checkpoint(self.content)
+
+
+def find(content: dict[str, Any] | None, **changes: Any) -> Any:
+    config = to_config(parse_args(arguments(Path("world"), Path("out"), **changes)))
+    strategy: Any = OneCheckpoint(content)
+    return find_resume_point(strategy, config, PROMPTS)
+
+
+def test_a_run_continues_only_if_it_is_asked_to_and_can():
+    assert find(state().to_dict()) is None
+    assert find(None, load_checkpoint=True) is None
+    point = find(state().to_dict(), load_checkpoint=True, actor_learning_rate=1e-5)
+    assert point.state == state()
+
+
+def test_a_run_with_another_reward_is_refused_before_anything_loads():
+    with pytest.raises(UserError, match="another --ckpt_path"):
+        find(state().to_dict(), load_checkpoint=True, reward_shape="tiers")
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_save_that_fails_costs_one_save_or_ends_the_run(stops: bool, caplog: pytest.LogCaptureFixture):
+    def save_checkpoint(*_: Any, **__: Any) -> None:
+        raise WriteError("out/checkpoints/_actor/global_step3: not enough room, needed 2 GB, free 1 GB")
+
+    trainer: Any = object.__new__(PPOTrainer)
+    trainer.config = to_config(parse_args(arguments(Path("w"), Path("out"), save_steps=1, stop_on_failed_save=stops)))
+    trainer.strategy = SimpleNamespace(save_checkpoint=save_checkpoint)
+    trainer.actor = SimpleNamespace(model=None)
+    trainer.kl_controller = SimpleNamespace(value=0.1)
+    trainer.lr_updates, trainer.settings = 4, {}
+    with pytest.raises(WriteError) if stops else nullcontext():
+        trainer.save_checkpoint(3)
+    assert ("step 3 is not saved: out/checkpoints/_actor/global_step3: not enough room" in caplog.text) != stops

@@ -24,7 +24,7 @@ from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
 from openrlhf.trainer.ppo_utils.samples import Prompt
 from openrlhf.trainer.ray.launcher import BasePPORole
 from openrlhf.trainer.ray.weight_transfer import WeightSender
-from openrlhf.trainer.resume import read_state
+from openrlhf.trainer.resume import find_resume_point
 from openrlhf.trainer.tracking import MetricsLogger
 from openrlhf.utils.deepspeed.collectives import barrier
 from openrlhf.utils.deepspeed.parameters import gather_params, named_parameter_buckets
@@ -161,19 +161,13 @@ class ActorModelRayActor(BasePPORole):
         self.tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
         self.train_prompts, self.eval_prompts = self.load_prompts(config, self.tokenizer)
         self.schedule = make_schedule(config, len(self.train_prompts))
-        self.resume_from = None
-        if config.checkpoint.load_checkpoint:
-            self.resume_from = self.strategy.find_checkpoint(
-                f"{config.checkpoint.ckpt_path}/_actor", zero_stage=config.actor_deepspeed.zero_stage
-            )
+        self.resume_from = find_resume_point(self.strategy, config, self.train_prompts)
         model = self.strategy.load_model(partial(load_causal_lm, config.policy), config.actor_deepspeed)
         engine = self.strategy.prepare_train(
             model,
             deepspeed=config.actor_deepspeed,
             optimizer=config.optimizer,
-            num_optimizer_steps=self.schedule.num_updates
-            if self.resume_from is None
-            else read_state(self.resume_from).num_updates,
+            num_optimizer_steps=(self.resume_from.state if self.resume_from else self.schedule).num_updates,
         )
         self.actor = Actor(engine)
 
