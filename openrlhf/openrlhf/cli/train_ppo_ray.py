@@ -160,6 +160,7 @@ def start_ray() -> None:
 
 def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config: dict[str, Any]) -> None:
     """Starts all workers, trains, saves. The first failure of any worker ends it and is raised here."""
+    from openrlhf.datasets.chat import stop_token_ids
     from openrlhf.trainer.ray.launcher import PPORayActorGroup, ReferenceModelRayActor, wait_all
     from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
     from openrlhf.utils.tokenizer import get_tokenizer
@@ -167,8 +168,9 @@ def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config
     start_ray()
     exit_on_sigterm()
     placement = config.placement
-    eos = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code).eos_token_id
-    engines = create_vllm_engines(config.policy.pretrain, config.engine, stop_token_ids=[eos])
+    tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
+    stops = stop_token_ids(tokenizer, chat=config.data.apply_chat_template)
+    engines = create_vllm_engines(config.policy.pretrain, config.engine, stop_token_ids=stops)
     actors = PPORayActorGroup(
         actor_class,
         num_nodes=placement.actor_num_nodes,

@@ -17,15 +17,21 @@ from typing import TYPE_CHECKING, Any
 from jinja2.exceptions import TemplateError
 
 from openrlhf.errors import UserError
+from openrlhf.utils.logging import init_logger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = init_logger(__name__)
 
 Message = Mapping[str, str]
 """`{"role": ..., "content": ...}`."""
 
 THINKING_TAGS = frozenset({"<think>", "</think>"})
 """Stay what they are in the assistant's own turns: the model writes them, and templates look for them there."""
+
+PROBE = "What has been said."
+"""A content that no template writes or changes."""
 
 # U+FDD0 and its neighbours are no characters of any script. Where a text has one nevertheless, it is escaped.
 MARK_START = "\ufdd0"
@@ -90,6 +96,32 @@ def encode_marked(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_
         return _join(tokenizer, pieces, add_special_tokens=add_special_tokens)
     # Not verbose: lengths are checked where it is known what they must fit into.
     return tokenizer.encode(pieces[0], add_special_tokens=add_special_tokens, verbose=False)
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[int]:
+    """The tokens that end a response: the end of the sequence, and with `chat` what the template puts after a turn.
+
+    In some tokenizers the two differ, and a response would run on into turns of its own. With a warning where they do.
+    """
+    stops = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    turn_end = turn_end_id(tokenizer) if chat else None
+    if turn_end is not None and turn_end not in stops:
+        stops.append(turn_end)
+        logger.warning(
+            "the chat template ends turns with %r and the tokenizer's end of sequence is %r: responses stop at both",
+            tokenizer.convert_ids_to_tokens(turn_end),
+            tokenizer.eos_token,
+        )
+    return stops
+
+
+def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The first control token that the chat template writes after an assistant turn's content; None if it has none."""
+    messages = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": PROBE}]
+    rendered = render_chat(tokenizer, messages, add_generation_prompt=False, enable_thinking=False)
+    controls = {tokenizer.convert_tokens_to_ids(string) for string in control_strings(tokenizer)}
+    after = encode_marked(tokenizer, rendered.rpartition(PROBE)[2])
+    return next((token_id for token_id in after if token_id in controls), None)
 
 
 def unmark(text: str) -> str:

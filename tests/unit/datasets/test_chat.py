@@ -9,7 +9,14 @@ from tokenizers import normalizers
 from transformers import AddedToken, ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import support.chat_tokenizers as chat
-from openrlhf.datasets.chat import MARK, MARK_START, encode_marked, mark_special_strings, tokenize_prompt
+from openrlhf.datasets.chat import (
+    MARK,
+    MARK_START,
+    encode_marked,
+    mark_special_strings,
+    stop_token_ids,
+    tokenize_prompt,
+)
 from openrlhf.errors import UserError
 from openrlhf.vr_cli.gold_span import tokenize_with_gold
 from prompt_utils import build_planned_messages, build_reasoning_messages
@@ -273,3 +280,31 @@ def test_a_template_without_chat_keeps_its_own_tokens_and_the_bos():
     token_ids = encode_marked(tokenizer, marked, add_special_tokens=True)
     assert controls(tokenizer, token_ids) == tokenizer.convert_tokens_to_ids(["<|begin|>", "<|header|>", "<|eot|>"])
     assert tokenizer.decode(token_ids) == "<|begin|><|header|>a<|eot|>b<|begin|><|eot|>"
+
+
+# ---- where a response ends -----------------------------------------------------------------------------------------
+
+TURN_ENDS = {
+    "chatml": "<|im_end|>",
+    "llama3": "<|eot|>",
+    "gemma": "<end_of_turn>",
+    "mistral": "</s>",
+    "qwen3": "<|im_end|>",
+}
+
+
+@pytest.mark.parametrize("name", TURN_ENDS)
+def test_a_response_ends_with_its_turn_and_with_the_sequence(name, caplog):
+    tokenizer = TOKENIZERS[name, False]
+    assert tokenizer.eos_token == "<|im_end|>"
+    stops = tokenizer.convert_ids_to_tokens(stop_token_ids(tokenizer, chat=True))
+    assert stops == list(dict.fromkeys(["<|im_end|>", TURN_ENDS[name]]))
+    assert (repr(TURN_ENDS[name]) in caplog.text) == (len(stops) == 2)
+    assert stop_token_ids(tokenizer, chat=False) == [tokenizer.eos_token_id]
+
+
+def test_a_template_that_ends_turns_with_text_adds_no_stop_token():
+    tokenizer = chat.make_tokenizer("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}")
+    assert stop_token_ids(tokenizer, chat=True) == [tokenizer.eos_token_id]
+    tokenizer.eos_token = None
+    assert stop_token_ids(tokenizer, chat=True) == []
