@@ -25,12 +25,11 @@ FP32, BF16 = 4, 2
 def check_outputs(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises UserError where the run could not save what it makes."""
     checkpoint = config.checkpoint
-    save_path = Path(checkpoint.save_path)
-    check_writable(save_path, "--save_path")
+    check_writable(Path(checkpoint.save_path), "--save_path")
     if checkpoint.save_steps > 0:
         check_writable(Path(checkpoint.ckpt_path), "--ckpt_path")
     check_disks(expected_sizes(checkpoint, config.actor_deepspeed, num_parameters(config.policy)))
-    rehearse_save(config.policy, tokenizer, save_path)
+    rehearse_save(config.policy, tokenizer)
 
 
 def written_folders(checkpoint: CheckpointConfig) -> list[Path]:
@@ -81,15 +80,15 @@ def num_parameters(model: ModelConfig) -> int:
     return empty.num_parameters()
 
 
-def rehearse_save(model: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Saves what goes beside the weights, to a folder that is removed again.
+def rehearse_save(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Saves what goes beside the weights, to a temporary folder.
 
     Raises:
         UserError: that is not possible, so it would not be at the end either.
     """
     config = AutoConfig.from_pretrained(model.pretrain, trust_remote_code=model.trust_remote_code)
     generation = load_generation_config(model, config)
-    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=folder) as aside:
+    with tempfile.TemporaryDirectory() as aside:
         for part in (config, generation, tokenizer):
             try:
                 part.save_pretrained(aside)

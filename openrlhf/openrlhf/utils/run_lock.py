@@ -51,7 +51,8 @@ class Holder:
 
 @contextmanager
 def exclusive_folders(folders: Iterable[Path]) -> Iterator[None]:
-    """Within: no other run writes into these folders, which are made if need be. Leftovers of dead writers are removed.
+    """Within: no other run writes into these folders, which are made if need be. Leftovers of dead writers are removed,
+    from them and from the folders right below them.
 
     The lock of a process that is dead on this host is taken over. On a file system that several hosts share, a lock of
     another host counts until its file is removed.
@@ -62,7 +63,8 @@ def exclusive_folders(folders: Iterable[Path]) -> Iterator[None]:
     with ExitStack() as held:
         for folder in dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders):
             held.enter_context(_locked(folder))
-            remove_leftovers(folder)
+            for place in (folder, *(child for child in folder.iterdir() if child.is_dir())):
+                remove_leftovers(place)
         yield
 
 

@@ -94,6 +94,15 @@ def test_leftovers_of_dead_writers_go_and_those_of_the_living_stay(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, young.name, ".hidden-1"])
 
 
+def test_the_next_run_removes_what_a_dead_one_left_there_and_one_folder_below(tmp_path: Path):
+    leftover = f"partial-{socket.gethostname()}-{dead_pid()}"
+    (tmp_path / "_actor").mkdir()
+    for path in (tmp_path / f".final_model.{leftover}", tmp_path / "_actor" / f".latest.{leftover}"):
+        path.touch()
+    with exclusive_folders([tmp_path]):
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [LOCK_NAME, "_actor"]
+
+
 def test_a_folder_that_was_set_aside_comes_back_unless_it_was_replaced(tmp_path: Path):
     host, pid = socket.gethostname(), dead_pid()
     for name in ("lost", "there"):
