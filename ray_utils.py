@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from openrlhf.config import TrainConfig
 from openrlhf.datasets.blending import SourcedRow
 from openrlhf.datasets.prompts_dataset import ResolveDatapoint
+from openrlhf.errors import UserError
 from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
@@ -75,7 +76,7 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
     def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
         """Also checks that the baseline fits the reference model, and that every planned conversation does."""
         if config.reward.remote_rm_url is not None:
-            raise ValueError("train_ncp.py's reward is VR-CLI: drop --remote_rm_url, or run openrlhf.cli.train_ppo_ray")
+            raise UserError("train_ncp.py's reward is VR-CLI: drop --remote_rm_url, or run openrlhf.cli.train_ppo_ray")
         baseline_map = load_baseline_map(config.reward.baseline_ppl_path)
         check_provenance(baseline_map, config, tokenizer)
         prompts = super().check_data(config, tokenizer)
@@ -93,7 +94,7 @@ class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
 
 
 def check_provenance(baseline_map: BaselineMap, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ValueError where the map was not computed as this run would compute it."""
+    """Raises UserError where the map was not computed as this run would compute it."""
     baseline_map.check_provenance(
         Provenance.of_model(
             config.reference.pretrain,

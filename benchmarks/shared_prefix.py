@@ -3,7 +3,7 @@
     python benchmarks/shared_prefix.py                                    # 1.5B shape, bf16, on a GPU
     python benchmarks/shared_prefix.py --layers 4 --hidden 256 --prefix 512 --segment 64 --vocab 4096   # on a CPU
 
-Both sides compute the same thing, the log-probs of every segment's tokens, and with --backward their gradients.
+Both sides compute the same thing, the log-probs of every segment's tokens, and then their gradients too.
 The plain side runs one sample at a time through the model's own forward and builds full fp32 logits.
 """
 

@@ -103,10 +103,7 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
     config = checked_config(args, num_gpus=available_gpus())
     check_context(config)
     tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
-    try:
-        actor_class.check_data(config, tokenizer)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    actor_class.check_data(config, tokenizer)
     check_outputs(config, tokenizer)
     return config
 

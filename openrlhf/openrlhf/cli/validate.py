@@ -18,7 +18,7 @@ from openrlhf.cli.flag_table import BY_NAME
 from openrlhf.cli.flags import flag_problems, to_config
 from openrlhf.cli.path_checks import hub_id_problem, model_problem, stat_problem
 from openrlhf.config import DeepspeedConfig, PlacementConfig, TrainConfig
-from openrlhf.datasets.blending import SPLIT_FILES
+from openrlhf.datasets.blending import SPLIT_FILES, split_sources
 from openrlhf.errors import UserError
 from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.utils.deepspeed.config import validate as validate_deepspeed
@@ -76,7 +76,7 @@ def _deepspeed_engine(deepspeed: DeepspeedConfig, world_size: int) -> Iterator[s
         return
     try:
         validate_deepspeed(deepspeed, world_size=world_size)
-    except ValueError as error:
+    except UserError as error:
         yield str(error)
 
 
@@ -175,13 +175,6 @@ def _data(config: TrainConfig) -> Iterator[str]:
         yield from _source(source, splits)
 
 
-def split_sources(names: str) -> list[str]:
-    """The parts of --prompt_data, which commas separate; a path that is there is one, whatever its name."""
-    if os.path.exists(names.removeprefix("json@")):
-        return [names]
-    return [name.strip() for name in names.split(",")]
-
-
 def hub_ids(config: TrainConfig) -> Iterator[tuple[str, Literal["model", "dataset"], str]]:
     """What the run takes from the Hugging Face hub: the flag as given, what it is, its id."""
     if not os.path.isdir(config.policy.pretrain):
@@ -244,7 +237,7 @@ def _reward(config: TrainConfig) -> Iterator[str]:
         return
     try:
         make_reward_function(reward.reward_shape, tiers=reward.reward_tiers, custom=reward.reward_function)
-    except ValueError as error:
+    except UserError as error:
         yield f"{', '.join(_given_reward_flags(config))}: {error}"
 
 
@@ -261,7 +254,7 @@ def _reward_file(config: TrainConfig, url: str) -> Iterator[str]:
     else:
         try:
             load_function(f"{url}:reward_func", num_arguments=3)
-        except ValueError as error:
+        except UserError as error:
             yield f"--remote_rm_url {url}: {error}"
     instead = "--remote_rm_url gives the reward instead of VR-CLI; drop one of the two"
     baseline = config.reward.baseline_ppl_path

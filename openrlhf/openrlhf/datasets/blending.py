@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openrlhf.errors import UserError
 from openrlhf.utils.jsonl import read_jsonl
 
 # `datasets` calls the split of `val.jsonl` "validation".
@@ -26,15 +28,22 @@ def blending_datasets(names: str, probabilities: str, *, split: str, seed: int, 
     A name is `json@DIR` (DIR/train.jsonl, DIR/val.jsonl, ...), a JSONL file, or a dataset of the Hugging Face hub.
 
     Raises:
-        ValueError: a dataset or split that is not there, a broken line, or probabilities that do not fit.
+        UserError: a dataset or split that is not there, a broken line, or probabilities that do not fit.
     """
-    sources = [_read(name.strip(), split) for name in names.split(",")]
+    sources = [_read(name, split) for name in split_sources(names)]
     if len(sources) == 1:
         return sources[0][:max_rows]
     weights = [float(p) for p in probabilities.split(",")]
     if len(weights) != len(sources):
-        raise ValueError(f"{len(sources)} datasets but {len(weights)} probabilities: {names!r}, {probabilities!r}")
+        raise UserError(f"{len(sources)} datasets but {len(weights)} probabilities: {names!r}, {probabilities!r}")
     return [sources[source][index] for source, index in _interleave(sources, weights, seed)][:max_rows]
+
+
+def split_sources(names: str) -> list[str]:
+    """The datasets of a list that commas separate. A path that is there is one dataset, commas in it or not."""
+    if os.path.exists(names.removeprefix("json@")):
+        return [names]
+    return [name.strip() for name in names.split(",")]
 
 
 def _interleave(sources: list[list[SourcedRow]], weights: list[float], seed: int) -> list[tuple[int, int]]:
@@ -63,7 +72,7 @@ def _split_file(path: Path, split: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise ValueError(
+    raise UserError(
         f"no file for split {split!r}: looked for {' and '.join(map(str, candidates))}; make it with setup_rl_data.py, "
         "or name another split"
     )
@@ -71,5 +80,5 @@ def _split_file(path: Path, split: str) -> Path:
 
 def _object(row: Any, path: Path, line: int) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"{path}:{line}: expected a JSON object, got {type(row).__name__}; fix or remove the line")
+        raise UserError(f"{path}:{line}: expected a JSON object, got {type(row).__name__}; fix or remove the line")
     return row

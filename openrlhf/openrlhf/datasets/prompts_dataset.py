@@ -11,11 +11,12 @@ from openrlhf.config import DataConfig
 from openrlhf.datasets.blending import SourcedRow, blending_datasets
 from openrlhf.datasets.chat import encode_marked, mark_special_strings, tokenize_prompt
 from openrlhf.datasets.prompt import Prompt
+from openrlhf.errors import UserError
 
 MAX_PROBLEMS_SHOWN = 10
 
 ResolveDatapoint = Callable[[SourcedRow, str], dict[str, Any]]
-"""(row, prompt text) -> the datapoint that the reward is computed from; ValueError where there is none."""
+"""(row, prompt text) -> the datapoint that the reward is computed from; UserError where there is none."""
 
 
 class PromptDataset(Sequence[Prompt]):
@@ -32,7 +33,7 @@ class PromptDataset(Sequence[Prompt]):
     ) -> None:
         """
         Raises:
-            ValueError: naming every row (the first ten) that cannot become a prompt, why, and what to do.
+            UserError: naming every row (the first ten) that cannot become a prompt, why, and what to do.
         """
         self._tokenizer = tokenizer
         self._config = config
@@ -43,12 +44,12 @@ class PromptDataset(Sequence[Prompt]):
         for row in rows:
             try:
                 self._prompts.append(self._make_prompt(len(self._prompts), row))
-            except ValueError as error:
+            except UserError as error:
                 problems.append(f"{row.where}: {error}")
         if problems:
             more = len(problems) - MAX_PROBLEMS_SHOWN
             shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"... and {more} more rows"] if more > 0 else [])
-            raise ValueError("\n".join(shown))
+            raise UserError("\n".join(shown))
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -59,20 +60,20 @@ class PromptDataset(Sequence[Prompt]):
     def _make_prompt(self, index: int, sourced: SourcedRow) -> Prompt:
         value = sourced.row.get(self._config.input_key)
         if value is None:
-            raise ValueError(
+            raise UserError(
                 f"field {self._config.input_key!r} is missing (there are: {', '.join(sourced.row) or 'none'}); "
                 "name the prompt's field with --input_key"
             )
         text = _prompt_text(value, self._config.input_key)
         token_ids = self._tokenize(value, text)
         if len(token_ids) > self._prompt_max_len:
-            raise ValueError(
+            raise UserError(
                 f"the prompt has {len(token_ids)} tokens, more than --prompt_max_len {self._prompt_max_len}; raise it, "
                 "or filter such rows when the prompts are made"
             )
         datapoint_id = sourced.row.get("datapoint_id")
         if datapoint_id is not None and not isinstance(datapoint_id, str):
-            raise ValueError(f"field 'datapoint_id' must be a string, got {type(datapoint_id).__name__}")
+            raise UserError(f"field 'datapoint_id' must be a string, got {type(datapoint_id).__name__}")
         datapoint = self._resolve_datapoint(sourced, text)
         return Prompt(index=index, text=text, token_ids=token_ids, datapoint=datapoint, datapoint_id=datapoint_id)
 
@@ -81,7 +82,7 @@ class PromptDataset(Sequence[Prompt]):
             messages = [{"role": "user", "content": value}] if isinstance(value, str) else value
             return tokenize_prompt(self._tokenizer, messages)
         if not isinstance(value, str):
-            raise ValueError(f"field {self._config.input_key!r} holds messages; pass --apply_chat_template")
+            raise UserError(f"field {self._config.input_key!r} holds messages; pass --apply_chat_template")
         template = self._config.input_template
         if template is None:  # the row says it all, special tokens included
             return self._tokenizer(text)["input_ids"]
@@ -94,7 +95,7 @@ class PromptDataset(Sequence[Prompt]):
         if key is None:
             return {}
         if key not in sourced.row:
-            raise ValueError(f"field {key!r} (--label_key) is missing")
+            raise UserError(f"field {key!r} (--label_key) is missing")
         return {"label": sourced.row[key]}
 
 
@@ -110,13 +111,13 @@ def load_prompts(
     """Reads one split of `--prompt_data`.
 
     Raises:
-        ValueError: a file that is not there or empty, or rows that cannot become prompts.
+        UserError: a file that is not there or empty, or rows that cannot become prompts.
     """
     rows = blending_datasets(
         config.prompt_data, config.prompt_data_probs, split=split, seed=seed, max_rows=config.max_samples
     )
     if not rows:
-        raise ValueError(f"{config.prompt_data}: split {split!r} has no rows")
+        raise UserError(f"{config.prompt_data}: split {split!r} has no rows")
     return PromptDataset(rows, tokenizer, config, prompt_max_len=prompt_max_len, resolve_datapoint=resolve_datapoint)
 
 
@@ -129,5 +130,5 @@ def _prompt_text(value: Any, key: str) -> str:
             isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
         ):
             return "\n\n".join(message["content"] for message in value)
-        raise ValueError(f"field {key!r} must hold messages with the strings 'role' and 'content'")
-    raise ValueError(f"field {key!r} must be a text or a list of messages, and not empty")
+        raise UserError(f"field {key!r} must hold messages with the strings 'role' and 'content'")
+    raise UserError(f"field {key!r} must be a text or a list of messages, and not empty")

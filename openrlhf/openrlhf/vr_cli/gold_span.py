@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openrlhf.datasets.chat import Message, encode_marked, render_chat, unmark
+from openrlhf.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,12 +37,12 @@ def tokenize_with_gold(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Me
     that starts with one), prompt and gold are therefore tokenized apart.
 
     Raises:
-        ValueError: the last message is not the assistant's or is blank, or the template renders no gold span for it.
+        UserError: the last message is not the assistant's or is blank, or the template renders no gold span for it.
     """
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise ValueError("a conversation to score needs a prompt and, as its last message, the assistant's gold text")
+        raise UserError("a conversation to score needs a prompt and, as its last message, the assistant's gold text")
     if not messages[-1]["content"].strip():
-        raise ValueError("the gold text (the last message) is blank; there is nothing to score")
+        raise UserError("the gold text (the last message) is blank; there is nothing to score")
     prompt_text, gold_text = _split_rendering(tokenizer, messages)
     prompt_ids = encode_marked(tokenizer, prompt_text)
     token_ids = encode_marked(tokenizer, prompt_text + gold_text)
@@ -64,7 +65,7 @@ def _split_rendering(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mess
         # Strip: some templates trim a turn's content. A gold text that they rewrite must not be scored as if intact.
         if whole.startswith(prompt) and messages[-1]["content"].strip() in unmark(whole[len(prompt) :]):
             return prompt, whole[len(prompt) :]
-    raise ValueError(
+    raise UserError(
         f"the chat template of {tokenizer.name_or_path!r} gives no gold span: the conversation rendered up to the "
         "generation prompt is not followed by the unchanged gold text when it is rendered whole. Use a model whose "
         "template only appends turns, or give the tokenizer such a chat template"

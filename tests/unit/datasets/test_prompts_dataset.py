@@ -110,3 +110,11 @@ def test_blending_follows_the_probabilities(tmp_path):
     assert [r.row["i"] for r in rows if r.row["from"] == "a"] == list(range(shares.count("a")))
     with pytest.raises(ValueError, match="2 datasets but 1 probabilities"):
         blending_datasets(names, "1.0", split="train", seed=0, max_rows=40)
+
+
+def test_a_comma_in_a_path_separates_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "stories, and more"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"input": "once"}\n')
+    (row,) = blending_datasets(f"json@{folder}", "1.0", split="train", seed=0, max_rows=9)
+    assert row.row == {"input": "once"}

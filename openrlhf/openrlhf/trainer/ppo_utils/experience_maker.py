@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import SamplingConfig, TrainConfig
+from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor
 from openrlhf.models.shared_prefix import SharedPrefixBatch, pack_shared_prefix
 from openrlhf.trainer.ppo_utils.advantages import (
@@ -73,7 +74,7 @@ class RemoteExperienceMaker:
     def compute_rewards(self, samples: Samples) -> Rewards:
         """The rewards of one group. Called as soon as the group is sampled, on the rank that owns its prompt."""
         if self.reward_function is None:
-            raise ValueError("no reward: pass --remote_rm_url FILE.py, or override compute_rewards in a subclass")
+            raise UserError("no reward: pass --remote_rm_url FILE.py, or override compute_rewards in a subclass")
         return self.reward_function(samples)
 
     def start_rewards(self, samples: Samples) -> Callable[[], Rewards]:

@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from openrlhf.config import TrainConfig
+from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.utils.deepspeed.strategy import get_strategy
@@ -122,11 +123,11 @@ def reserve_gpus(num_gpus: int) -> PlacementGroup:
     """One bundle a GPU, packed on as few nodes as possible.
 
     Raises:
-        ValueError: the cluster has not got that many free.
+        UserError: the cluster has not got that many free.
     """
     group = placement_group([{"GPU": 1, "CPU": 1}] * num_gpus, strategy="PACK")
     if not group.wait(PLACEMENT_TIMEOUT_S):
-        raise ValueError(
+        raise UserError(
             f"no room for {num_gpus} training GPUs: free are {ray.available_resources().get('GPU', 0):g} GPUs and "
             f"{ray.available_resources().get('CPU', 0):g} CPUs"
         )

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from openrlhf.config import TrainConfig
 from openrlhf.datasets.prompts_dataset import PromptDataset, ResolveDatapoint, load_prompts
 from openrlhf.datasets.sampler import RolloutSchedule
+from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.logprobs import unwrap
 from openrlhf.trainer.plot import plot_metrics
@@ -124,7 +125,7 @@ class ActorModelRayActor(BasePPORole):
         """The training prompts and, if there are evaluations, theirs.
 
         Raises:
-            ValueError: any row cannot be used; the message names it.
+            UserError: any row cannot be used; the message names it.
         """
         resolver = cls.datapoint_resolver(config)
 
@@ -147,10 +148,10 @@ class ActorModelRayActor(BasePPORole):
         """What the launcher runs once, before any model loads: every prompt of the run, all of them usable.
 
         Raises:
-            ValueError: they are not.
+            UserError: they are not.
         """
         if cls is ActorModelRayActor and config.reward.remote_rm_url is None:
-            raise ValueError("no reward: pass --remote_rm_url FILE.py; for VR-CLI run train_ncp.py instead")
+            raise UserError("no reward: pass --remote_rm_url FILE.py; for VR-CLI run train_ncp.py instead")
         train_prompts, eval_prompts = cls.load_prompts(config, tokenizer)
         logger.info("%d training prompts, %d evaluation prompts", len(train_prompts), len(eval_prompts or []))
         return [*train_prompts, *(eval_prompts or [])]

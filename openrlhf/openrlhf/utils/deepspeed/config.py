@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openrlhf.config import DeepspeedConfig
+from openrlhf.errors import UserError
 
 
 def training_config(config: DeepspeedConfig, *, world_size: int) -> dict[str, Any]:
@@ -13,7 +14,7 @@ def training_config(config: DeepspeedConfig, *, world_size: int) -> dict[str, An
     Accumulation steps stay at 1: their number varies, so the strategy marks the last micro-batch itself.
 
     Raises:
-        ValueError: settings that do not go together, with what to change.
+        UserError: settings that do not go together, with what to change.
     """
     validate(config, world_size=world_size)
     zero = _zero_section(config)
@@ -31,29 +32,29 @@ def training_config(config: DeepspeedConfig, *, world_size: int) -> dict[str, An
 
 
 def inference_config(config: DeepspeedConfig, *, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's configuration of a model that only runs forward (ZeRO-3). Raises ValueError as above."""
+    """DeepSpeed's configuration of a model that only runs forward (ZeRO-3). Raises UserError as above."""
     validate(config, world_size=world_size)
     return {**_base_section(config), "zero_optimization": _zero_section(config)}
 
 
 def validate(config: DeepspeedConfig, *, world_size: int) -> None:
-    """Raises ValueError for settings that DeepSpeed would ignore or fail on only after the model has loaded."""
+    """Raises UserError for settings that DeepSpeed would ignore or fail on only after the model has loaded."""
     if config.zero_stage not in (0, 1, 2, 3):
-        raise ValueError(f"--zero_stage {config.zero_stage}: must be 0, 1, 2 or 3")
+        raise UserError(f"--zero_stage {config.zero_stage}: must be 0, 1, 2 or 3")
     if config.adam_offload and config.zero_stage == 0:
-        raise ValueError("--adam_offload needs --zero_stage 1, 2 or 3")
+        raise UserError("--adam_offload needs --zero_stage 1, 2 or 3")
     if config.param_offload and config.zero_stage != 3:
-        raise ValueError("offloading parameters (--ref_reward_offload) needs --zero_stage 3")
+        raise UserError("offloading parameters (--ref_reward_offload) needs --zero_stage 3")
     if config.zpg < 1 or world_size % config.zpg:
-        raise ValueError(f"--zpg {config.zpg} must divide the number of ranks, {world_size}")
+        raise UserError(f"--zpg {config.zpg} must divide the number of ranks, {world_size}")
     if config.zpg > 1 and config.zero_stage != 3:
-        raise ValueError(f"--zpg {config.zpg} needs --zero_stage 3")
+        raise UserError(f"--zpg {config.zpg} needs --zero_stage 3")
     if config.grad_accum_dtype not in (None, "fp32", "bf16"):
-        raise ValueError(f"--grad_accum_dtype {config.grad_accum_dtype}: must be fp32 or bf16")
+        raise UserError(f"--grad_accum_dtype {config.grad_accum_dtype}: must be fp32 or bf16")
     if config.grad_accum_dtype is not None and config.zero_stage == 0:
-        raise ValueError("--grad_accum_dtype needs --zero_stage 1, 2 or 3")
+        raise UserError("--grad_accum_dtype needs --zero_stage 1, 2 or 3")
     if config.grad_accum_dtype == "bf16" and not config.bf16:
-        raise ValueError("--grad_accum_dtype bf16 needs --bf16")
+        raise UserError("--grad_accum_dtype bf16 needs --bf16")
 
 
 def _base_section(config: DeepspeedConfig) -> dict[str, Any]:
