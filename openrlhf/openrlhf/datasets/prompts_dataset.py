@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +14,8 @@ from openrlhf.datasets.prompt import Prompt
 from openrlhf.errors import UserError
 
 MAX_PROBLEMS_SHOWN = 10
+DATASET_FIELDS = frozenset({"messages", "story_text", "next_chapter"})
+"""Where there is one of them instead of a prompt, the row has not been through setup_rl_data.py."""
 
 ResolveDatapoint = Callable[[SourcedRow, str], dict[str, Any]]
 """(row, prompt text) -> the datapoint that the reward is computed from; UserError where there is none."""
@@ -60,10 +62,7 @@ class PromptDataset(Sequence[Prompt]):
     def _make_prompt(self, index: int, sourced: SourcedRow) -> Prompt:
         value = sourced.row.get(self._config.input_key)
         if value is None:
-            raise UserError(
-                f"field {self._config.input_key!r} is missing (there are: {', '.join(sourced.row) or 'none'}); "
-                "name the prompt's field with --input_key"
-            )
+            raise UserError(_no_prompt(sourced.row, self._config.input_key))
         text = _prompt_text(value, self._config.input_key)
         token_ids = self._tokenize(value, text)
         if len(token_ids) > self._prompt_max_len:
@@ -119,6 +118,16 @@ def load_prompts(
     if not rows:
         raise UserError(f"{config.prompt_data}: split {split!r} has no rows")
     return PromptDataset(rows, tokenizer, config, prompt_max_len=prompt_max_len, resolve_datapoint=resolve_datapoint)
+
+
+def _no_prompt(row: Mapping[str, Any], key: str) -> str:
+    """Why a row has no prompt under `key`."""
+    if row.keys() & DATASET_FIELDS:
+        return (
+            f"field {key!r} is missing: this is a row of a dataset, from which prompts are made: run setup_rl_data.py, "
+            "and pass its --data_dir (--prompt_data json@rl_data)"
+        )
+    return f"field {key!r} is missing (there are: {', '.join(row) or 'none'}); name the prompt's field with --input_key"
 
 
 def _prompt_text(value: Any, key: str) -> str:

@@ -68,6 +68,11 @@ def test_a_text_in_a_template_is_text_and_a_text_alone_is_taken_as_it_stands(tmp
         ('{"prompt": [', r"train.jsonl:2: not valid JSON .*fix or remove the line"),
         ([1], r"train.jsonl:2: expected a JSON object"),
         ({"text": "x"}, r"train.jsonl:2: field 'prompt' is missing \(there are: text\); .*--input_key"),
+        (
+            {"messages": [], "id": 1},
+            r"train.jsonl:2: field 'prompt' is missing: this is a row of a dataset.*setup_rl_data",
+        ),
+        ({"story_text": "x"}, r"train.jsonl:2: field 'prompt' is missing: this is a row of a dataset.*setup_rl_data"),
         ({"prompt": []}, r"train.jsonl:2: field 'prompt' must be a text or a list of messages"),
         ({"prompt": "  "}, r"train.jsonl:2: field 'prompt' must be a text or a list of messages"),
         ({"prompt": [{"role": "user"}]}, r"train.jsonl:2: field 'prompt' must hold messages"),
