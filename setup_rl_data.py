@@ -29,8 +29,9 @@ from openrlhf.cli.command import files_are_the_users, run_command
 from openrlhf.datasets.chat import tokenize_prompt
 from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
+from openrlhf.utils.logging import init_logger
 from openrlhf.utils.tokenizer import get_tokenizer
-from openrlhf.vr_cli.dataset import Filters, Row, add_filter_arguments, filters_from, read_dataset
+from openrlhf.vr_cli.dataset import SPLITS, Filters, Row, add_filter_arguments, filters_from, index_by_key, read_dataset
 from openrlhf.vr_cli.gold_span import tokenize_with_gold
 from prompt_utils import (
     PromptSettings,
@@ -40,12 +41,16 @@ from prompt_utils import (
     prompt_settings_from,
 )
 
+logger = init_logger("setup_rl_data")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPrompts:
     """The prompts of one split, and what there is to report about them."""
 
     rows: list[dict]
+    sources: list[Row]
+    """Of each prompt, the dataset row."""
     dropped: Counter[str]
     """Reason -> rows."""
     prompt_tokens: list[int]
@@ -70,6 +75,7 @@ def run(args: argparse.Namespace) -> str:
     prompts = {split: make_prompts(rows, tokenizer, settings, filters) for split, rows in rows_by_split.items()}
     if not any(split.rows for split in prompts.values()):
         raise UserError(f"the filters drop every row ({drop_report(prompts)}); relax them, or pass --no_filter")
+    index_by_key([row for split in prompts.values() for row in split.sources])  # what the next command would refuse
     write_prompts(prompts, args.data_dir)
     return report(prompts, args.data_dir)
 
@@ -92,7 +98,7 @@ def make_prompts(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, filters: Filters | None
 ) -> SplitPrompts:
     """Raises UserError, naming the row, where the tokenizer's chat template cannot render it."""
-    split = SplitPrompts(rows=[], dropped=Counter(), prompt_tokens=[], gold_tokens=[])
+    split = SplitPrompts(rows=[], sources=[], dropped=Counter(), prompt_tokens=[], gold_tokens=[])
     for row in tqdm(rows, desc=rows[0].path.name if rows else "", unit="row"):
         prompt = build_reasoning_messages(row.datapoint, settings)
         reason = filters and filters.reason_to_drop(row.datapoint, prompt)
@@ -105,18 +111,26 @@ def make_prompts(
         except UserError as error:
             raise UserError(f"{row.where}: {error}") from error
         split.rows.append({"prompt": prompt, "datapoint_id": row.datapoint_id})
+        split.sources.append(row)
         split.prompt_tokens.append(num_prompt_tokens)
         split.gold_tokens.append(gold.num_gold_tokens)
     return split
 
 
 def write_prompts(prompts: dict[str, SplitPrompts], data_dir: Path) -> None:
-    """Writes every split, or none."""
+    """Writes every split, or none. A split that the dataset no longer has is set aside, so that no run takes it."""
     with ExitStack() as stack:
         files = {split: stack.enter_context(atomic_write(data_dir / f"{split}.jsonl")) for split in prompts}
         for split, file in files.items():
             for row in prompts[split].rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    for split in set(SPLITS) - prompts.keys():
+        stale = data_dir / f"{split}.jsonl"
+        if stale.is_file():
+            logger.warning(
+                "%s is of an earlier dataset, this one has no %s split: renamed to %s.previous", stale, split, stale
+            )
+            stale.replace(f"{stale}.previous")
 
 
 def report(prompts: dict[str, SplitPrompts], data_dir: Path) -> str:

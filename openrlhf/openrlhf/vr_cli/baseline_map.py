@@ -1,4 +1,4 @@
-"""The baseline map: from a datapoint's key (see `datapoints.baseline_key`) to the datapoint with its baseline.
+"""The baseline map: from a datapoint's key (see `dataset.index_by_key`) to the datapoint with its baseline.
 
 On disk it is a pickled plain dict, `prompt_to_datapoint_with_baseline_ppl_X.pkl`. Each value is the dataset row plus
 `datapoint_id`, `baseline_ppl`, `baseline_nll_sum` (nats) and `baseline_num_tokens`. One reserved key, PROVENANCE_KEY,
@@ -18,7 +18,7 @@ from typing import Any
 
 from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
-from openrlhf.vr_cli.datapoints import Datapoint, check_datapoint, extract_synopsis
+from openrlhf.vr_cli.datapoints import Datapoint, baseline_key, check_datapoint, extract_synopsis
 from openrlhf.vr_cli.perplexity import MAX_MEAN_NLL, Likelihood
 from openrlhf.vr_cli.plain_pickle import load_plain_pickle
 from openrlhf.vr_cli.provenance import Provenance
@@ -97,6 +97,11 @@ class BaselineMap:
         key = prompt_text.strip() if synopsis is None else synopsis
         if key in self.by_key:
             return self.by_key[key]
+        if any(key == baseline_key(datapoint) for datapoint in self.by_key.values()):
+            raise UserError(
+                f"a prompt without datapoint_id, whose text begins {key[:60]!r}, belongs to several datapoints of "
+                f"{self.source}; make the prompts with setup_rl_data.py, which gives them ids"
+            )
         kind = "text" if synopsis is None else "synopsis"
         raise UserError(
             f"a prompt without datapoint_id, whose {kind} begins {key[:60]!r}, is not in {self.source}; make the "

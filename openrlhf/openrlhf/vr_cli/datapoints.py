@@ -98,9 +98,9 @@ def datapoint_id(datapoint: Datapoint) -> str:
 
 
 def baseline_key(datapoint: Datapoint) -> str:
-    """The datapoint's key in the baseline map, stripped: its next-chapter synopsis, or its last user message.
+    """The datapoint's key in the baseline map, if no other shares it: its next-chapter synopsis, or last user message.
 
-    A chapter without a synopsis has neither; its id stands in.
+    Stripped. A chapter without a synopsis has neither; its id stands in.
     """
     if is_messages_row(datapoint):
         return datapoint["messages"][-2]["content"].strip()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from openrlhf.errors import UserError
 from openrlhf.utils.jsonl import read_jsonl
 from openrlhf.utils.logging import init_logger
+from openrlhf.vr_cli.baseline_map import PROVENANCE_KEY
 from openrlhf.vr_cli.datapoints import (
     Datapoint,
     baseline_key,
@@ -92,19 +94,28 @@ def check_unique_ids(rows: Iterable[Row]) -> None:
             )
 
 
-def index_by_key(rows: Iterable[Row]) -> dict[str, Row]:
+def index_by_key(rows: Sequence[Row]) -> dict[str, Row]:
     """The rows by their key in the baseline map.
 
+    Conversations may end in the same user turn (`Go on.`, or one question with several answers). That turn is then the
+    key of none of them; each stands under its id.
+
     Raises:
-        UserError: two rows share a key, naming both.
+        UserError: two chapters share a synopsis; the message names both rows.
     """
+    counts = Counter(baseline_key(row.datapoint) for row in rows)
     by_key: dict[str, Row] = {}
     for row in rows:
-        other = by_key.setdefault(baseline_key(row.datapoint), row)
+        key = baseline_key(row.datapoint)
+        if is_messages_row(row.datapoint) and (counts[key] > 1 or key == PROVENANCE_KEY):
+            key = row.datapoint_id
+        if key == PROVENANCE_KEY:
+            raise UserError(f"{row.where}: the synopsis {key!r} is a key that the baseline map keeps for itself")
+        other = by_key.setdefault(key, row)
         if other is not row:
             raise UserError(
-                f"{other.where} and {row.where} have the same key in the baseline map, their next-chapter synopsis or "
-                f"last user message ({baseline_key(row.datapoint)[:60]!r}...): change or remove one"
+                f"{other.where} and {row.where} have the same key in the baseline map, their next-chapter synopsis "
+                f"({key[:60]!r}...): change or remove one"
             )
     return by_key
 

@@ -184,6 +184,21 @@ def test_scores_of_other_weights_or_precision_are_not_reused(workdir, monkeypatc
     assert calls == [1, 1, 1]
 
 
+def test_one_question_with_several_answers_goes_through_both_commands(workdir):
+    answers = [
+        {"messages": [JOKE["messages"][0], {"role": "assistant", "content": text}]} for text in ("Because.", "No.")
+    ]
+    write_dataset(*answers)
+    make_prompts()
+    assert run() == 0
+    baseline_map = BaselineMap.load(MAP)
+    for prompt in Path("rl_data/train.jsonl").read_text().splitlines():
+        datapoint = baseline_map.resolve(json.loads(prompt)["datapoint_id"], "")
+        row = {"messages": datapoint["messages"]}
+        assert datapoint["baseline_ppl"] == pytest.approx(math.exp(plain_mean_nll(row)), rel=1e-4)
+    assert len(baseline_map) == 2
+
+
 def test_one_key_twice_stops_before_the_model_is_looked_at(workdir, capsys):
     write_dataset(chapter(1), chapter(2, next_chapter_synopsis="Name 1 is written down."))
     assert compute_baseline_perplexity.main(["--model_name", "nowhere", "--nice_model_name", "x", "--all_rows"]) == 2

@@ -119,6 +119,10 @@ def test_names_and_folders_can_be_chosen(workdir):
             [chapter(2), chapter(2)],
             "story_dataset_train.jsonl:2 and story_dataset_train.jsonl:1 are the same datapoint",
         ),
+        (
+            [chapter(index, next_chapter_synopsis="They meet.") for index in (2, 3)],
+            "story_dataset_train.jsonl:1 and story_dataset_train.jsonl:2 have the same key",
+        ),
         ([chapter(0)], "the filters drop every row (1 chapter index under 2)"),
         ([chapter(2, story_text="\ud800")], "story_dataset_train.jsonl:1: not valid text"),
     ],
@@ -138,6 +142,20 @@ def test_earlier_prompts_survive_a_failed_run(workdir):
     write_dataset(train=[chapter(2), "{"])
     assert run() == 2
     assert len(read_prompts("train")) == 1
+
+
+def test_what_the_filters_drop_may_share_its_synopsis(workdir):
+    write_dataset(train=[chapter(index, next_chapter_synopsis="They meet.") for index in (1, 2)])
+    assert run() == 0
+
+
+def test_a_split_that_is_gone_is_set_aside(workdir, caplog):
+    write_dataset(train=[chapter(2)], val=[chapter(3)])
+    assert run() == 0
+    Path("story_dataset_val.jsonl").unlink()
+    assert run() == 0
+    assert sorted(path.name for path in Path("rl_data").iterdir()) == ["train.jsonl", "val.jsonl.previous"]
+    assert "rl_data/val.jsonl is of an earlier dataset" in caplog.text
 
 
 def test_no_dataset_at_all_says_what_was_looked_for(workdir, capsys):
@@ -194,7 +212,7 @@ def test_median_and_percentile_are_the_ordinary_ones():
 
 
 def test_dropped_rows_are_added_up_over_splits():
-    split = setup_rl_data.SplitPrompts(rows=[], dropped=Counter(short=1), prompt_tokens=[], gold_tokens=[])
+    split = setup_rl_data.SplitPrompts(rows=[], sources=[], dropped=Counter(short=1), prompt_tokens=[], gold_tokens=[])
     assert setup_rl_data.drop_report({"train": split, "val": split}) == "2 short"
 
 

@@ -99,6 +99,15 @@ def test_misses_name_what_is_missing_and_where(tmp_path, datapoint_id, prompt, c
     assert "setup_rl_data.py" in str(error.value)
 
 
+def test_a_prompt_without_id_that_several_datapoints_share_is_not_guessed():
+    answers = [{"messages": [JOKE["messages"][0], {"role": "assistant", "content": text}]} for text in "ab"]
+    by_id = {f"row-{i}": with_baseline(row, f"row-{i}", BASELINE) for i, row in enumerate(answers)}
+    baseline_map = BaselineMap(by_id, PROVENANCE)
+    assert baseline_map.resolve("row-1", "Why?")["messages"][-1]["content"] == "b"
+    with pytest.raises(UserError, match=r"'Why\?', belongs to several datapoints .*setup_rl_data"):
+        baseline_map.resolve(None, "Why?")
+
+
 def test_two_datapoints_with_one_id_are_an_error():
     datapoint = with_baseline(CHAPTER, "emma/1", BASELINE)
     with pytest.raises(UserError, match="'emma/1'"):

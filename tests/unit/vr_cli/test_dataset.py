@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from openrlhf.errors import UserError
+from openrlhf.vr_cli.baseline_map import PROVENANCE_KEY
 from openrlhf.vr_cli.dataset import Filters, check_unique_ids, index_by_key, read_rows
 
 CHAPTER = {"story_text": "Once.", "next_chapter": "Then.\n", "next_chapter_header": "Chapter 2"}
@@ -32,12 +34,44 @@ def test_one_id_twice_names_both_rows(tmp_path):
         check_unique_ids(rows)
 
 
-def test_one_key_twice_names_both_rows(tmp_path):
+def test_one_synopsis_twice_names_both_rows(tmp_path):
     same = [{**CHAPTER, "story_text": text, "next_chapter_synopsis": "They meet."} for text in ("A", "B")]
     rows = read_rows(write_rows(tmp_path / "d.jsonl", same[0], MESSAGES, same[1]))
     assert list(index_by_key(rows[:2])) == ["They meet.", "Why?"]
-    with pytest.raises(ValueError, match=r"d\.jsonl:1 and .*d\.jsonl:3 .*They meet\."):
+    with pytest.raises(UserError, match=r"d\.jsonl:1 and .*d\.jsonl:3 .*They meet\."):
         index_by_key(rows)
+
+
+def conversation(ask: str, answer: str) -> dict:
+    return {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}]}
+
+
+def test_conversations_that_end_in_the_same_user_turn_stand_under_their_ids(tmp_path):
+    rows = read_rows(
+        write_rows(
+            tmp_path / "d.jsonl",
+            conversation("Go on.", "And then."),
+            conversation("Why?", "Because."),
+            conversation("Go on. ", "Nothing more."),
+            conversation("They meet.", "Do they?"),
+            {**CHAPTER, "next_chapter_synopsis": "They meet."},
+        )
+    )
+    ids = [row.datapoint_id for row in rows]
+    assert index_by_key(rows) == dict(zip([ids[0], "Why?", ids[2], ids[3], "They meet."], rows, strict=True))
+
+
+def test_the_maps_own_key_is_no_rows_key(tmp_path):
+    rows = read_rows(
+        write_rows(
+            tmp_path / "d.jsonl",
+            conversation(PROVENANCE_KEY, "x"),
+            {**CHAPTER, "next_chapter_synopsis": PROVENANCE_KEY},
+        )
+    )
+    assert list(index_by_key(rows[:1])) == [rows[0].datapoint_id]
+    with pytest.raises(UserError, match=r"d\.jsonl:2: the synopsis '__provenance__'"):
+        index_by_key(rows[1:])
 
 
 @pytest.mark.parametrize(
