@@ -33,6 +33,7 @@ from openrlhf.errors import UserError
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.models.logprobs import shared_prefix_logprobs
+from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
 from openrlhf.utils.jsonl import read_jsonl
@@ -231,6 +232,7 @@ def score_texts(config: ModelConfig, texts: Mapping[str, GoldText], log: ScoreLo
         return Speed(num_tokens=0, seconds=0.0)
     model: nn.Module = load_causal_lm(config)
     model.to(current_device()).eval()
+    check_packs(model, name=config.pretrain)
     start = time.perf_counter()
     with tqdm(total=num_tokens, desc="scoring", unit="tok", unit_scale=True) as bar:
         for batch_keys, scores in score_batches(model, texts, batch_tokens):

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from openrlhf.config import DeepspeedConfig, ModelConfig, OptimizerConfig
 from openrlhf.models.actor import load_causal_lm
+from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.deepspeed import checkpointing, collectives, parameters
 from openrlhf.utils.deepspeed.parameters import full_state_dict
@@ -255,6 +256,7 @@ def checkpointing_use(strategy: DeepspeedStrategy, folder: str) -> dict[tuple[st
             engine = strategy.prepare_train(
                 model, deepspeed=CONFIGS[stage], optimizer=OPTIMIZER, num_optimizer_steps=NUM_STEPS
             )
+            check_packs(engine, name=kind)  # as the policy's worker does
             use = measure_training_pass(strategy, engine, batch)
             uses[stage, kind] = {**asdict(use), "gradients": full_gradients(engine)}
             engine.destroy()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from openrlhf.config import ModelConfig
+from openrlhf.errors import UserError
 from openrlhf.models.generation import mend_generation_config
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.noise import silence
@@ -44,14 +45,21 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     It is `silence`d: training mode computes what evaluation mode does.
 
     Raises:
-        ValueError: the architecture is one whose log-probs cannot be packed (see `install_logprob_head`).
+        UserError: the architecture is one whose log-probs cannot be packed (see `install_logprob_head`). What has been
+            loaded is to be shown to `check_packs` before anything depends on it.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        config.pretrain,
-        dtype=torch.bfloat16 if config.bf16 else torch.float32,
-        attn_implementation="flex_attention" if config.flash_attn else "sdpa",
-        trust_remote_code=config.trust_remote_code,
-    )
+    attention = "flex_attention" if config.flash_attn else "sdpa"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            config.pretrain,
+            dtype=torch.bfloat16 if config.bf16 else torch.float32,
+            attn_implementation=attention,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except ValueError as error:
+        if (refusal := attention_refusal(error, config.pretrain, attention)) is None:
+            raise
+        raise refusal from error
     silence(model)
     if model.generation_config is not None:
         mend_generation_config(model.generation_config, config.pretrain)
@@ -63,3 +71,13 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": config.gradient_checkpointing_use_reentrant})
     return model
+
+
+def attention_refusal(error: ValueError, name: str, attention: str) -> UserError | None:
+    """What to say where transformers cannot run an architecture with this attention; None for any other error."""
+    if "does not support an attention implementation" not in str(error):
+        return None
+    return UserError(
+        f"{name}: transformers has no {attention} attention for its architecture, which shared-prefix batches need; "
+        "take another model"
+    )

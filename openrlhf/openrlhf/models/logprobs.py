@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from openrlhf.errors import UserError
 from openrlhf.models.attention import FLEX_LENGTH_MULTIPLE, attention_mask
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 
 # Logits that exist at one time (256 MiB in fp32).
 MAX_LOGITS = 2**26
+
+# Settings that make logits something else than a linear map of hidden states.
+LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
+WINDOWED_LAYERS = ("sliding_attention", "chunked_attention")
 
 
 class LogprobHead(nn.Linear):
@@ -77,25 +84,43 @@ def chunk_with_entropy(
 def install_logprob_head(model: PreTrainedModel, *, compiled: bool = False) -> None:
     """Turns the model's LM head into a `LogprobHead`, in place: same weight, same parameter names.
 
+    What is known to rule packs out is refused here, by its name; `check_packs` finds the rest.
+
     Args:
         compiled: fuse what follows the logits with torch.compile, once for all numbers of labels.
 
     Raises:
-        ValueError: the model's logits are not a plain linear map of its hidden states, or it attends through windows,
-            so that packed log-probs would differ from the model's own.
+        UserError: the model's packed log-probs would differ from its own.
     """
-    head, config = model.get_output_embeddings(), model.config
-    if type(head) not in (nn.Linear, LogprobHead):
-        raise ValueError(f"{type(model).__name__}: its LM head is {type(head).__name__}, not a linear layer")
-    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(config, name, None) not in (None, 1.0):
-            raise ValueError(f"{type(model).__name__} transforms its logits ({name}), which is not supported")
-    windows = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
-    if windows or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
-        raise ValueError(f"{type(model).__name__} uses windowed attention, which shared-prefix batches do not support")
+    if (why := _why_not_packable(model)) is not None:
+        raise UserError(f"{type(model).__name__} {why}, which shared-prefix batches do not support; take another model")
+    head: Any = model.get_output_embeddings()
     head.__class__ = LogprobHead
     head.chunk_logprobs = torch.compile(chunk_logprobs, dynamic=True) if compiled else chunk_logprobs
     head.chunk_with_entropy = torch.compile(chunk_with_entropy, dynamic=True) if compiled else chunk_with_entropy
+
+
+def _why_not_packable(model: PreTrainedModel) -> str | None:
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    if type(head) not in (nn.Linear, LogprobHead):
+        return f"has {type(head).__name__} for an LM head, not a linear layer"
+    for name in LOGIT_SETTINGS:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            return f"transforms its logits ({name})"
+    taken = inspect.signature(model.forward).parameters
+    if missing := [name for name in ("attention_mask", "position_ids", "logits_to_keep") if name not in taken]:
+        return f"takes no {', '.join(missing)}"
+    return _why_not_attention(config)
+
+
+def _why_not_attention(config: PreTrainedConfig) -> str | None:
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    windows = {kind for kind in kinds if kind in WINDOWED_LAYERS}
+    if kinds - windows:
+        return f"has layers that do not attend to tokens one by one ({', '.join(sorted(kinds - windows))})"
+    if windows or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
+        return "uses windowed attention"
+    return None
 
 
 def shared_prefix_logprobs(

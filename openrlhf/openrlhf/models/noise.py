@@ -13,8 +13,9 @@ from transformers import PreTrainedConfig
 def silence(model: nn.Module) -> None:
     """Makes the model compute in training mode what it computes in evaluation mode, in place.
 
-    Only modules that may checkpoint activations ever go into training mode, which is all that transformers needs of it:
-    every other module, routers with jitter or sampling among them, stays in evaluation mode whatever `train()` says.
+    Beside the model itself only modules that may checkpoint activations go into training mode, which is all that
+    transformers needs of it: every other one, routers with jitter or sampling among them, stays in evaluation mode
+    whatever `train()` says.
     What those few modules drop has its probability, in the module or in a configuration, set to 0.
     """
     for module in model.modules():
@@ -23,7 +24,7 @@ def silence(model: nn.Module) -> None:
         _drop_nothing(vars(module))
         for config in _configs(vars(module)):
             _drop_nothing(config)
-        if not hasattr(module, "gradient_checkpointing"):
+        if module is not model and not hasattr(module, "gradient_checkpointing"):
             module.eval()
             module.train = partial(_stay_in_evaluation, module)  # type: ignore[method-assign]
 

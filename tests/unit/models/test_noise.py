@@ -63,6 +63,7 @@ def test_layers_train_so_that_they_can_be_checkpointed():
     model = noisy_model("mixtral")
     silence(model)
     model.train()
+    assert model.training
     assert [layer.training for layer in model.model.layers] == [True, True, True]
     model.eval()
     assert not any(module.training for module in model.modules())

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from openrlhf.config import TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor, load_causal_lm
+from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.utils.deepspeed.strategy import get_strategy
 from openrlhf.utils.logging import quiet_libraries
@@ -57,6 +58,7 @@ class ReferenceModelRayActor(BasePPORole):
     def init_model(self, config: TrainConfig) -> None:
         model = self.strategy.load_model(partial(load_causal_lm, config.reference), config.ref_deepspeed)
         self.actor = Actor(self.strategy.prepare_eval(model, deepspeed=config.ref_deepspeed))
+        check_packs(self.actor.model, name=config.reference.pretrain)
 
     @torch.no_grad()
     def forward(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> torch.Tensor:

@@ -16,6 +16,7 @@ from openrlhf.datasets.sampler import RolloutSchedule
 from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.logprobs import unwrap
+from openrlhf.models.pack_check import check_packs
 from openrlhf.trainer.plot import plot_metrics
 from openrlhf.trainer.ppo_trainer import PPOTrainer, TrainingRun
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
@@ -170,6 +171,7 @@ class ActorModelRayActor(BasePPORole):
             optimizer=config.optimizer,
             num_optimizer_steps=(self.resume_from.state if self.resume_from else self.schedule).num_updates,
         )
+        check_packs(engine, name=config.policy.pretrain)
         self.actor = Actor(engine)
 
     def fit(self, engines: Sequence[Any], reference_workers: Sequence[Any], run_config: dict[str, Any]) -> None:
