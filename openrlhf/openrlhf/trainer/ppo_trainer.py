@@ -163,19 +163,20 @@ class PPOTrainer:
         except WriteError as error:
             if checkpoint.stop_on_failed_save:
                 raise
-            logger.error("step %d is not saved: %s; training goes on to the next save", done, error)
+            if self.tracker is not None:
+                logger.error("step %d is not saved: %s; training goes on to the next save", done, error)
 
     def resume(self) -> int:
         """Continues from `run.resume_from`, if there is one; returns how many steps are done."""
         if self.run.resume_from is None:
             return 0
         state = self.run.resume_from.state
-        log_changes(state, self.settings, num_updates=self.schedule.num_updates)
         self.strategy.load_checkpoint(self.actor.model, self.run.resume_from.checkpoint)
         self.lr_updates = state.num_updates
         self.kl_controller.value = resumed_kl_coef(state, self.settings)
         logger.info("resumed after step %d of %d", state.step, self.schedule.num_steps)
         if self.tracker is not None:
+            log_changes(state, self.settings, num_updates=self.schedule.num_updates)
             self.tracker.resume(state.step)
         return state.step
 

@@ -136,6 +136,7 @@ def test_a_save_that_fails_costs_one_save_or_ends_the_run(stops: bool, caplog: p
     trainer.actor = SimpleNamespace(model=None)
     trainer.kl_controller = SimpleNamespace(value=0.1)
     trainer.lr_updates, trainer.settings = 4, {}
+    trainer.tracker = object()  # rank 0 has one
     with pytest.raises(WriteError) if stops else nullcontext():
         trainer.save_checkpoint(3)
     assert ("step 3 is not saved: out/checkpoints/_actor/global_step3: not enough room" in caplog.text) != stops
