@@ -32,3 +32,9 @@ def worker_pid(driver: int, class_name: str) -> int:
     """A Ray worker below the driver, by its process title."""
     children = psutil.Process(driver).children(recursive=True)
     return next(child.pid for child in children if any(class_name in part for part in child.cmdline()))
+
+
+def engine_pid(driver: int) -> int:
+    """The vLLM engine's worker below the driver: vLLM changes its title, so it is known by its environment."""
+    children = psutil.Process(driver).children(recursive=True)
+    return next(child.pid for child in children if "VLLM_ENABLE_V1_MULTIPROCESSING" in child.environ())
