@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from openrlhf.errors import UserError
+from openrlhf.utils.jsonl import cut_torn_line, read_jsonl
 from openrlhf.utils.logging import init_logger
 
 logger = init_logger("setup_data.writing.answer_store")
@@ -62,17 +63,14 @@ class AnswerStore:
     def _load(self) -> None:
         if not self.path.exists():
             return
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), start=1):
+        if self._file is not None and (num_bytes := cut_torn_line(self.path)):
+            logger.warning("%s: cut off a torn last line of %d bytes", self.path, num_bytes)
+        for number, value in read_jsonl(self.path, may_be_torn=True):
             try:
-                answer = Answer(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                answer = Answer(**value)
+            except TypeError as error:
                 raise UserError(f"{self.path}:{number}: not an answer ({error}); remove this line") from error
             self._answers[answer.key] = answer
-        if self._file is not None and len(whole) < len(data):
-            logger.warning("%s: cut off a torn last line of %d bytes", self.path, len(data) - len(whole))
-            os.ftruncate(self._file, len(whole))
 
     def __len__(self) -> int:
         return len(self._answers)

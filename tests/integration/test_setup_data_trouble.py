@@ -237,7 +237,7 @@ def test_broken_line_inside_a_store_is_named(tmp_path: Path, caplog: pytest.LogC
         store = tmp_path / "answers" / "plan.jsonl"
         store.write_text("{broken}\n" + store.read_text())
         assert write(tmp_path, server.url) == 2
-    assert "plan.jsonl:1: not an answer" in caplog.text
+    assert "plan.jsonl:1: not valid JSON" in caplog.text
 
 
 def test_kept_answer_that_no_longer_parses_is_asked_for_again(tmp_path: Path, untroubled: dict[str, bytes]) -> None:
