@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pytest
 from openrlhf.errors import UserError
 from openrlhf.utils.jsonl import MAX_DEPTH
 from openrlhf.vr_cli.baseline_map import PROVENANCE_KEY, BaselineMap, baseline_likelihood, with_baseline
+from openrlhf.vr_cli.datapoints import gold_text
 from openrlhf.vr_cli.dataset import read_rows
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plain_pickle import load_plain_pickle
 from openrlhf.vr_cli.provenance import Provenance, config_sha256, weights_sha256
+from prompt_utils import build_planned_messages
 
 CHAPTER = {
     "story_text": "Once.",
@@ -191,6 +194,43 @@ def test_an_impossible_entry_is_refused_in_one_sentence(tmp_path, entry, complai
 def test_an_impossible_provenance_is_refused_in_one_sentence(tmp_path, provenance, complaint):
     with pytest.raises(UserError, match=complaint):
         BaselineMap.load(write(tmp_path / "map.pkl", ENTRY, **provenance))
+
+
+NUMBERS = [True, 0, -1, 1.5, 10**18, -1e300]
+JUNK = [*NUMBERS, None, "", "x", "\U0001f44d", [], ["x"], [[[]]], {}, {"x": 1}, {"role": "user"}]
+
+
+def spoilt(value: object, rng: random.Random) -> object:
+    """A copy in which one thing is replaced by junk, left out or added, at any depth."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        name = rng.choice(list(value))
+        changed = {**value, name: spoilt(value[name], rng)}
+        if rng.random() < 0.2:
+            changed.pop(name)
+        return changed if rng.random() < 0.9 else {**changed, "more": rng.choice(JUNK)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        index = rng.randrange(len(value))
+        return [*value[:index], spoilt(value[index], rng), *value[index + 1 :]]
+    return rng.choice(JUNK)
+
+
+def test_spoilt_maps_are_refused_in_one_sentence_or_usable(tmp_path):
+    rng, num_usable, refusals = random.Random(0), 0, []
+    whole = {PROVENANCE_KEY: PROVENANCE.to_dict(), **small_map().by_key}
+    for _ in range(1_500):
+        (tmp_path / "map.pkl").write_bytes(pickle.dumps(spoilt(whole, rng)))
+        try:
+            loaded = BaselineMap.load(tmp_path / "map.pkl")
+        except UserError as error:
+            refusals.append(str(error))
+            continue
+        num_usable += 1
+        for datapoint in loaded.by_key.values():  # what training asks of each
+            assert loaded.resolve(datapoint["datapoint_id"], "") is datapoint
+            assert baseline_likelihood(datapoint).perplexity > 0
+            assert build_planned_messages(datapoint, "A plan.")[-1]["content"] == gold_text(datapoint)
+    assert num_usable > 30
+    assert not any("\n" in refusal for refusal in refusals)
 
 
 def test_a_missing_map_says_how_to_make_one(tmp_path):
