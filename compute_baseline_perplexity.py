@@ -4,8 +4,8 @@
 
 Scores the datapoints whose prompts `setup_rl_data.py` has put into `--data_dir` (or `--all_rows` of the dataset) and
 writes `prompt_to_datapoint_with_baseline_ppl_X.pkl`, with what it was computed with: training refuses a map made by
-other weights, in another precision or with other prompts, so give the `--bf16`, `--flash_attn` and prompt switches that
-it will have.
+other weights or settings of the model, with another tokenizer, in another precision or with other prompts, so give the
+`--bf16`, `--flash_attn` and prompt switches that it will have.
 
 May be interrupted or killed at any time: the same command goes on from the scores kept in `<map>.scores.jsonl`.
 """

@@ -18,7 +18,7 @@ from typing import Any
 
 from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
-from openrlhf.vr_cli.datapoints import Datapoint, baseline_key, check_datapoint, extract_synopsis
+from openrlhf.vr_cli.datapoints import Datapoint, baseline_key, check_datapoint, extract_synopsis, is_messages_row
 from openrlhf.vr_cli.perplexity import MAX_MEAN_NLL, Likelihood
 from openrlhf.vr_cli.plain_pickle import load_plain_pickle
 from openrlhf.vr_cli.provenance import Provenance
@@ -43,6 +43,8 @@ class BaselineMap:
         self.provenance = provenance
         self.source = str(path or "the baseline map")
         self._by_id: dict[str, Datapoint] = {}
+        self._shared_turns: set[str] = set()
+        """Last user turns of conversations that stand under their ids, because others end in the same turn."""
         for key, datapoint in self.by_key.items():
             try:
                 check_entry(datapoint)
@@ -50,6 +52,8 @@ class BaselineMap:
                 raise UserError(f"the value of {key[:60]!r}: {error}") from None
             if self._by_id.setdefault(datapoint["datapoint_id"], datapoint) is not datapoint:
                 raise UserError(f"two datapoints have the id {datapoint['datapoint_id']!r}, one of them under {key!r}")
+            if is_messages_row(datapoint) and key == datapoint["datapoint_id"]:
+                self._shared_turns.add(baseline_key(datapoint))
 
     def __len__(self) -> int:
         return len(self.by_key)
@@ -97,7 +101,7 @@ class BaselineMap:
         key = prompt_text.strip() if synopsis is None else synopsis
         if key in self.by_key:
             return self.by_key[key]
-        if any(key == baseline_key(datapoint) for datapoint in self.by_key.values()):
+        if key in self._shared_turns:
             raise UserError(
                 f"a prompt without datapoint_id, whose text begins {key[:60]!r}, belongs to several datapoints of "
                 f"{self.source}; make the prompts with setup_rl_data.py, which gives them ids"
