@@ -165,12 +165,13 @@ def _marked_above(view: View, chapters: Family, marked_parts: Family) -> Family:
         head for head in view.marked.values() if (head.level or level) < level and head.kind in ("title", "division")
     ]
     counts = Counter(head.level for head in above)
+    is_own = not view.source.has_navigation  # a lone title at the top is the book's, if no navigation says otherwise
     return [
         head
         for head in above
         if is_container(view, head, chapters)
         and same_words(head.header) != title
-        and not (head.kind == "title" and counts[head.level] == 1 and head.index < chapters[0].index)  # the book's own
+        and not (is_own and head.kind == "title" and counts[head.level] == 1 and head.index < chapters[0].index)
     ]
 
 
@@ -230,7 +231,7 @@ def _add_untitled_works(view: View, outline: Outline) -> None:
         if before is not None and before.index in outline.parts:
             continue
         text = one_line(view.short.get(above, ""))
-        if is_title(text) and above not in view.worded and view.source.gap_before(above) >= 1:
+        if is_title(text) and above not in view.worded and (above == 0 or view.source.gap_before(above) >= 1):
             outline.heads[above] = Head(index=above, kind="division", label="", title=text)
             outline.parts.add(above)
             outline.works[above] = text

@@ -19,7 +19,7 @@ VOCABULARY_CHARS = 4_000_000
 LINE_END_HYPHEN = re.compile(r"([^\W\d_]+)[-‐\xad]\n[ \t]*([^\W\d_]+)")
 ITALICS = re.compile(r"(?<![\w_])_(?=[^\s_])|(?<=[^\s_])_(?![\w_])")
 MARKDOWN_EMPHASIS = re.compile(r"(?<![\w*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w*])")
-BRACKETED_PAGE = re.compile(r"[ ]?(?:\[(?:pg?|page)\.?[ ]?[\divxlc]{1,6}\]|\{\d{1,4}\})", re.IGNORECASE)
+BRACKETED_PAGE = re.compile(r"[ ]?(?:\[(?:pg?|page)\.?\s?[\divxlc]{1,6}\]|\{\d{1,4}\})", re.IGNORECASE)
 BRACKETED_ASIDE = re.compile(r"[ ]?\[(?:illustration|frontispiece)\b[^\]]{0,400}\]", re.IGNORECASE)
 NUMBERED_MARKER = re.compile(r"[ ]?[\[{](\d{1,4}|[A-Z])[\]}]")
 MARKED_NOTE = re.compile(f"[ ]?{NOTE_MARK}[^{MARK_END}]*{MARK_END}")
@@ -53,7 +53,8 @@ class Cleaner:
         """One block's text."""
         text = self._cut_out(raw.strip())
         if "\n" in text:
-            text = self._join(text) if self._is_wrapped(text) else _stripped_lines(text)
+            text = self._mended(text) if self.source.wrapped else text
+            text = " ".join(_lines(text)) if self._is_wrapped(text) else "\n".join(_lines(text))
         if "_" in text:
             text = ITALICS.sub("", text)
         if self.source.is_markdown:
@@ -71,7 +72,7 @@ class Cleaner:
             cuts = range(last + 1, index) if last is not None else ()
             interrupted = len(cuts) > 0 and all(fates[i] in (Fate.PAGE, Fate.ILLUSTRATION, Fate.NOTE) for i in cuts)
             if interrupted and is_inside_sentence(paragraphs[-1], text):
-                paragraphs[-1] = self._join(f"{paragraphs[-1]}\n{text}")
+                paragraphs[-1] = " ".join(_lines(self._mended(f"{paragraphs[-1]}\n{text}")))
             else:
                 paragraphs.append(text)
             last = index
@@ -112,13 +113,13 @@ class Cleaner:
         short = sum(len(line.strip()) < self._line_chars for line in lines)
         return short == 0 or (len(lines) >= 6 and short <= MAX_SHORT_LINE_SHARE * len(lines))
 
-    def _join(self, text: str) -> str:
-        """One line; a word that was broken at a line's end is whole again."""
+    def _mended(self, text: str) -> str:
+        """`text` with words whole again that were broken at a line's end."""
         if "-\n" in text or "‐\n" in text:
             num_words = len(text.split())
             text = LINE_END_HYPHEN.sub(self._mend, text)
             self.num_joined += num_words - len(text.split())
-        return " ".join(line for raw in text.split("\n") if (line := raw.strip()))
+        return text
 
     def _mend(self, match: re.Match[str]) -> str:
         """`extraordinary`, but `well-known` where the book writes it so, or only so."""
@@ -129,5 +130,5 @@ class Cleaner:
         return f"{match[1]}-{match[2]}" if keeps else f"{match[1]}{match[2]}"
 
 
-def _stripped_lines(text: str) -> str:
-    return "\n".join(line for raw in text.split("\n") if (line := raw.strip()))
+def _lines(text: str) -> list[str]:
+    return [line for raw in text.split("\n") if (line := raw.strip())]

@@ -70,8 +70,26 @@ def _run(view: View, heads: list[Head], first: int, max_words: int) -> list[Head
     return run
 
 
-def _recurring_share(run: list[Head], outside: Counter[Key], titles: Counter[str]) -> float:
-    hits = sum(outside[loose_key(head)] > 0 or titles[same_words(head.title or head.header)] > 1 for head in run)
+def _in_context(heads: list[Head]) -> list[tuple[Key, Key]]:
+    """Each heading's key with that of the part in which it is."""
+    keys: list[tuple[Key, Key]] = []
+    division: Key = ("", 0)
+    for head in heads:
+        key = loose_key(head)
+        division = key if key[0] == "division" else division
+        keys.append((division, key))
+    return keys
+
+
+def _recurring_share(run: list[Head], outside: list[Head], titles: Counter[str]) -> float:
+    """The share of the entries that come again outside, in the same part if the table has parts."""
+    has_parts = any(head.kind == "division" for head in run)
+    elsewhere = set(_in_context(outside)) if has_parts else {(("", 0), loose_key(head)) for head in outside}
+    keys = _in_context(run) if has_parts else [(("", 0), loose_key(head)) for head in run]
+    hits = sum(
+        key in elsewhere or titles[same_words(head.title or head.header)] > 1
+        for key, head in zip(keys, run, strict=True)
+    )
     return hits / len(run)
 
 
@@ -119,7 +137,6 @@ def find_contents(view: View) -> Contents:
     """The contents tables of the book, wherever they stand."""
     heads = _entries(view)
     starts = [head.index for head in heads]
-    all_keys = Counter(map(loose_key, heads))
     titles = Counter(same_words(text) for text in view.short.values())
     announced = [i for i, head in view.worded.items() if head.kind == "contents"]
     blocks: set[int] = set()
@@ -129,7 +146,8 @@ def find_contents(view: View) -> Contents:
         if len(run) > 1 and _prose_words(view, start, run[-1].index) > MAX_LISTED_WORDS * len(run):
             run = []
         last = start
-        outside = all_keys - Counter(map(loose_key, run))
+        listed = {head.index for head in run}
+        outside = [head for head in heads if head.index not in listed]
         if run and _recurring_share(run, outside, titles) >= MIN_RECURRING:
             last = run[-1].index
         last = _tail(view, last, {same_words(view.text(i)) for i in range(start, last + 1)})
@@ -140,18 +158,16 @@ def find_contents(view: View) -> Contents:
 
 def _unannounced(view: View, heads: list[Head], titles: Counter[str]) -> set[int]:
     """Tables without a heading: three entries or more, after which the book starts over."""
-    all_keys = Counter(map(loose_key, heads))
     blocks: set[int] = set()
     position = 0
     while position < len(heads):
         run = _run(view, heads, position, MAX_LISTED_WORDS)
         after = position + len(run)
         starts_over = after < len(heads) and loose_key(heads[after]) in {loose_key(head) for head in run[:3]}
-        outside = all_keys - Counter(map(loose_key, run))
         if (
             len(run) >= MIN_UNANNOUNCED_ENTRIES
             and starts_over
-            and _recurring_share(run, outside, titles) >= MIN_RECURRING_UNANNOUNCED
+            and _recurring_share(run, heads[:position] + heads[after:], titles) >= MIN_RECURRING_UNANNOUNCED
         ):
             blocks.update(i for i in range(run[0].index, run[-1].index + 1) if view.fates[i] is None)
             position = after

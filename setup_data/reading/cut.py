@@ -26,6 +26,8 @@ MAX_PART_TITLE_WORDS = 20
 # Where this share of the bare headings have a short paragraph after them, it is their title, stop or not.
 MIN_TITLED_SHARE = 0.7
 MIN_TITLED = 3
+# A title that ends with a stop is no longer than this, or says that it tells something ("In which ...").
+MAX_STOPPED_TITLE_WORDS = 8
 
 
 @dataclass(kw_only=True)
@@ -131,9 +133,20 @@ def _find_titles(view: View, outline: Outline) -> dict[int, list[int]]:
 
 
 def _may_be_title(view: View, index: int) -> bool:
+    """Short, and no speech; with a stop only if it is very short or says that it tells something."""
     text = view.text(index).strip()
-    is_short = len(text) <= MAX_TITLE_CHARS and len(text.split()) <= MAX_TITLE_WORDS and text.count("\n") < 2
-    return is_short and text[:1] not in '"“‘«—-' and not text[:1].islower()
+    num_words = len(text.split())
+    if len(text) > MAX_TITLE_CHARS or num_words > MAX_TITLE_WORDS or text.count("\n") > 1:
+        return False
+    if text[:1] in "\"“‘«—-[" or text[:1].islower():
+        return False
+    return num_words <= MAX_STOPPED_TITLE_WORDS or not SENTENCE_END.search(text) or bool(DESCRIPTION.match(text))
+
+
+def _is_title_line(view: View, index: int) -> bool:
+    """A title, a year or the like, with a stop or without."""
+    text = one_line(view.text(index)).rstrip(".")
+    return _may_be_title(view, index) and (is_title(text) or not any(char.islower() for char in text))
 
 
 def _is_title(view: View, index: int) -> bool:
@@ -152,7 +165,7 @@ def _is_title(view: View, index: int) -> bool:
 def _part_titles(view: View, following: Sequence[int], *, is_all: bool) -> list[int]:
     """The lines between a part's heading and its first chapter, if they are a title and no epigraph."""
     words = sum(view.words[i] for i in following)
-    if is_all and words <= MAX_PART_TITLE_WORDS and all(_may_be_title(view, i) for i in following):
+    if is_all and words <= MAX_PART_TITLE_WORDS and all(_is_title_line(view, i) for i in following):
         return list(following)
     return list(following[:1]) if following and _is_title(view, following[0]) else []
 

@@ -203,37 +203,46 @@ def _read_archive(archive: zipfile.ZipFile) -> Source:
         raise UserError("there is no text in it")
     text = "\n\n".join(walker.parts)
     starts = {name: walker.ids.get(name) for _, name in files}
-    blocks = _apply_navigation(text, blocks, package, walker.ids, [at for at in starts.values() if at is not None])
-    return Source(text=text, blocks=blocks, title=package.title, assumed=tuple(assumed), files=tuple(files))
+    places = _named_places(blocks, package, walker.ids)
+    if places:
+        blocks = _with_names(text, blocks, places)
+    elif not any(block.level for block in blocks):
+        blocks = _named_by_file(blocks, [at for at in starts.values() if at is not None])
+    return Source(
+        text=text,
+        blocks=blocks,
+        title=package.title,
+        assumed=tuple(assumed),
+        files=tuple(files),
+        has_navigation=bool(places),
+    )
 
 
-def _apply_navigation(
-    text: str, blocks: list[Block], package: Package, ids: dict[str, int], file_starts: Sequence[int]
-) -> list[Block]:
-    """The blocks with the levels that the navigation gives them, and names where it names what has no heading."""
+def _named_places(blocks: Sequence[Block], package: Package, ids: dict[str, int]) -> dict[int, NavPoint]:
+    """Block -> what the navigation calls it; nothing where the navigation names too little to go by."""
     places: dict[int, NavPoint] = {}
-    for each in package.nav:
-        at = ids.get(each.target, ids.get(each.target.partition("#")[0]))
-        if at is not None and at < len(blocks) and each.name and at not in places:
-            places[at] = each
-    story = [each for each in places.values() if plain_kind(each.name) is None]
-    if len(story) < 2 or _names_too_few(blocks, places):
-        return blocks if any(block.level for block in blocks) else _named_by_file(blocks, file_starts)
-    deepest = max(each.depth for each in places.values())
+    for point in package.nav:
+        at = ids.get(point.target, ids.get(point.target.partition("#")[0]))
+        if at is not None and at < len(blocks) and point.name:
+            places.setdefault(at, point)
+    story = [point for point in places.values() if plain_kind(point.name) is None]
+    return {} if len(story) < 2 or _names_too_few(blocks, places) else places
+
+
+def _with_names(text: str, blocks: Sequence[Block], places: dict[int, NavPoint]) -> list[Block]:
+    """The blocks with the levels that the navigation gives them, and a name before what has no heading of its own."""
+    deepest = max(point.depth for point in places.values())
     result: list[Block] = []
     for index, block in enumerate(blocks):
         point = places.get(index)
-        its_text = text[block.start : block.end]
         if point is None:
             is_subtitle = block.level is not None and result and result[-1].level is not None
             result.append(replace(block, level=block.level + deepest) if block.level and not is_subtitle else block)
-        elif block.level is not None or _is_name(its_text, point.name):
+        elif block.level is not None or _is_name(text[block.start : block.end], point.name):
             result.append(replace(block, level=point.depth))
         else:
-            result += [
-                Block(start=block.start, end=block.start, level=point.depth, name=point.name, line=block.line),
-                block,
-            ]
+            name = Block(start=block.start, end=block.start, level=point.depth, name=point.name, line=block.line)
+            result += [name, block]
     return result
 
 

@@ -171,7 +171,7 @@ def marked_titles(view: View, free: set[int]) -> tuple[Family, Family]:
         its = [head for head in heads if head.level == level]
         deeper = [head for head in heads if (head.level or 0) > level]
         if len(its) < MIN_WORD_FAMILY and deeper:
-            is_book = its[0].kind == "title" and its[0].index < deeper[0].index  # the book's own title
+            is_book = its[0].kind == "title" and its[0].index < deeper[0].index and not view.source.has_navigation
             parts += [head for head in its if not is_book and is_container(view, head, deeper)]
             continue
         containing = [head for head in its if _next_is(head, its, deeper) and is_container(view, head, deeper)]

@@ -26,7 +26,10 @@ ORNAMENT = " \t~*=_#•·|+<>❦⁂†°^-—–"
 SEPARATOR = re.compile(r"[ ]*(?:[.:;)\]]+[ ]*[—–-]*|[—–-]+)[ ]*\n?[ ]*|[ ]*\n\s*")
 COMMA = re.compile(r"[ ]*,\s*")
 DESCRIPTION = re.compile(r"(?:in which|wherein|containing|being|where|how|of|concerning|dans lequel|о том)\b", re.I)
+# ". . . . 12" and "      12": a contents table's line
+LEADER = re.compile(r"[ \t]*(?:(?:[.\u2026·_][ ]?){3,}[ \t]*\d{0,4}|[ \t]{3,}\d{1,4})[ \t]*$")
 WORD = re.compile(r"[^\W\d_]+")
+TITLE_WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")  # of "Sea-dog" only the first letter counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ def is_title(text: str) -> bool:
     """Whether `text` reads as a title: short, one line, capitals on its words, not a sentence."""
     if not text or len(text) > MAX_TITLE_CHARS or "\n" in text or text[0] in "\"'“‘(*[«":
         return False
-    words = WORD.findall(text)
+    words = TITLE_WORD.findall(text)
     if not words:
         return False
     if text.isupper():
@@ -163,10 +166,16 @@ def _special_head(index: int, text: str, level: int | None) -> Head | None:
     )
 
 
+def _lists_several(text: str) -> bool:
+    """Whether a later line is a heading, too: a contents table."""
+    lines = text.split("\n")[1:]
+    return any(line and (worded_head(0, line) or number_head(0, line)) for line in lines)
+
+
 def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
     """The heading that a block is by its words, or None."""
-    text = text.strip().strip(ORNAMENT + "[]").strip()
-    if not text or len(text) > MAX_HEADING_CHARS or text.count("\n") > 3:
+    text = LEADER.sub("", text.strip()).strip(ORNAMENT + "[]").strip()
+    if not text or len(text) > MAX_HEADING_CHARS or text.count("\n") > 3 or _lists_several(text):
         return None
     if head := _numbered_head(index, text, level) or _special_head(index, text, level):
         return head
@@ -177,8 +186,14 @@ def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
 
 def number_head(index: int, text: str, level: int | None = None) -> Head | None:
     """A block that is only a number, or a number and a title (`II. The Party`, `01 My Early Home`)."""
-    text = text.strip().strip(ORNAMENT + "[]").strip()
-    if not text or len(text) > MAX_HEADING_CHARS or not (number := number_at(text)) or number.value is None:
+    text = LEADER.sub("", text.strip()).strip(ORNAMENT + "[]").strip()
+    if (
+        not text
+        or len(text) > MAX_HEADING_CHARS
+        or _lists_several(text)
+        or not (number := number_at(text))
+        or number.value is None
+    ):
         return None
     rest = text[number.end :].strip(" .:;)]—–-\n")
     title = _numbered_title(text, number) if rest else ""
@@ -193,7 +208,7 @@ def number_head(index: int, text: str, level: int | None = None) -> Head | None:
 
 def _long_words_are_capitals(text: str) -> bool:
     """`How it Ended`: what may follow a number without a stop."""
-    words = WORD.findall(text)
+    words = TITLE_WORD.findall(text)
     is_short = len(words) <= 10 and "\n" not in text and not SENTENCE_END.search(text)
     return is_short and text[0].isupper() and all(word[0].isupper() for word in words if len(word) > 3)
 

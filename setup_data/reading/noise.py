@@ -159,7 +159,7 @@ def page_numbers(source: Source, live: Sequence[int]) -> list[tuple[int, int]]:
         block = source.blocks[index]
         is_lone = block.end - block.start < 16 and block.level is None and not block.name
         if is_lone and (match := PAGE_LINE.fullmatch(source.text, block.start, block.end)):
-            found.append((position, int(match[1])))
+            found.append((position, int(match["number"])))
     return found
 
 

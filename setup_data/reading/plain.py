@@ -24,8 +24,11 @@ RUN_IN = re.compile(
 BRACKETED = re.compile(r"[ \t]*\[(illustration|frontispiece|picture|sidenote|foot ?note)\b", re.IGNORECASE)
 MAX_BRACKET_CHARS = 4000
 LEADERS = re.compile(r"(?:[ .\u2026_·-]{3,}|[ \t]{2,})[ \t]*(?:\d{1,4}|[ivxlc]{1,6})[ \t]*$|\.[ .]{3,}\d*$")
+# 12, - 12 -, [12], page 12
 PAGE_LINE = re.compile(
-    r"[ \t]*(?:[-–—\[({*][ \t]*)?(?:(?:pg?|page)\.?[ \t]*)?(\d{1,4})(?:[ \t]*[-–—\])}*])?[ \t]*", re.IGNORECASE
+    r"[ \t]*(?:(?P<open>[\[({])|(?P<dash>[-–—*])[ ]?)?(?:(?:pg?|page)\.?[ ]?)?(?P<number>\d{1,4})"
+    r"(?(open)[\])}]|(?(dash)[ ]?[-–—*]|))[ \t]*",
+    re.IGNORECASE,
 )
 MARKED_PAGE = re.compile(r"[ \t]*(?:\[(?:pg?|page)\.?[ \t]*[\divxlc]{1,6}\]|\{\d{1,4}\})[ \t]*", re.IGNORECASE)
 GUTENBERG_TITLE = re.compile(r"^Title:[ \t]*(.+)$", re.MULTILINE)
@@ -51,10 +54,10 @@ def find_layout(text: str) -> Layout:
     sample = text[: SAMPLE_LINES * 60]
     lines = [line for line in sample.split("\n") if line.strip()]
     long = sum(len(line) > UNWRAPPED_CHARS for line in lines)
-    num_chunks = sum(1 for _ in CHUNK.finditer(sample))
+    num_paragraphs = sum("\n" in chunk[0] for chunk in CHUNK.finditer(sample))
     inner_starts = len(re.findall(r"(?<=\n)(?! )[^\n]*\S[^\n]*\n(?=[ \t]{1,8}\S)", sample))
     by_line = long > MIN_UNWRAPPED_SHARE * len(lines)
-    return Layout(by_line=by_line, by_indent=not by_line and inner_starts > num_chunks)
+    return Layout(by_line=by_line, by_indent=not by_line and inner_starts >= max(1, num_paragraphs))
 
 
 def _trim(text: str, start: int, end: int) -> Range:
@@ -80,11 +83,17 @@ def _cut_at(text: str, start: int, end: int, starts: Iterable[int]) -> list[Rang
     return [trimmed for a, b in pairwise(points) if (trimmed := _trim(text, a, b)) != (b, b)]
 
 
+def _breaks_word(text: str, start: int) -> bool:
+    """Whether the line before ends within a word."""
+    return text[max(0, start - 2) : start] == "-\n" and text[start - 3].isalpha() and text[start : start + 1].islower()
+
+
 def _paragraphs(text: str, chunk: Range, layout: Layout) -> list[Range]:
     """A chunk's paragraphs, where blank lines are not what separates them."""
     start, end = chunk
     if layout.by_line and any(b - a > UNWRAPPED_CHARS for a, b in _lines(text, start, end)):
-        return _cut_at(text, start, end, [a for a, _ in _lines(text, start, end)])
+        starts = [a for a, _ in _lines(text, start, end)]
+        return _cut_at(text, start, end, [a for a in starts if not _breaks_word(text, a)])
     if layout.by_indent:
         return _cut_at(text, start, end, [a for a, _ in _lines(text, start, end) if text[a] in " \t"])
     return [_trim(text, start, end)]
@@ -140,7 +149,8 @@ def _leading_heading(text: str, start: int, end: int) -> int | None:
 
 def _run_in_heading(text: str, start: int, end: int) -> int | None:
     """`CHAPTER I. It was a dark night ...`: where the sentence begins."""
-    if end - start < 2 * MIN_RUN_IN_CHARS or not (match := RUN_IN.match(text, start, end)):
+    match = RUN_IN.match(text, start, end)
+    if match is None or end - match.end() < MIN_RUN_IN_CHARS or worded_head(0, text[start:end]):
         return None
     head = worded_head(0, match[0])
     return match.end() if head and head.kind == "chapter" else None

@@ -63,6 +63,8 @@ class Source:
     """What the reader had to assume, for the report: an encoding, a repaired byte."""
     files: tuple[tuple[int, str], ...] = ()
     """(offset, name) of each file inside an EPUB."""
+    has_navigation: bool = False
+    """Whether the blocks' levels are those of a navigation document."""
     is_markdown: bool = False
     wrapped: bool = False
     """Whether line breaks may be those of a page's width (plain text), not the author's (HTML's <br>)."""

@@ -1,0 +1,617 @@
+"""Made inputs for the reader, each with its truth: name, file, chapters' headings, and what must not be in the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from support.book_files import PROSE, make_epub
+
+# Some 60 words, so that a chapter is longer than a contents entry.
+TEXT = (
+    "The rain came over the hill before noon and stayed until the lamps were lit. Nobody on the quay looked up, since "
+    "the boats had been in since morning and there was nothing to wait for.\n\n"
+    '"It will hold," said the ferryman, and he drew the tarpaulin across the flour and sat down on it as if the matter '
+    "were settled for the whole of that winter."
+)
+FRENCH = TEXT.replace("The rain", "La pluie").replace("winter", "hiver, déjà")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeBook:
+    """One input and its truth."""
+
+    kind: str
+    """What it tries, as the table in docs/books.md calls it."""
+    text: str | bytes
+    heads: tuple[str, ...]
+    """The chapters' headings."""
+    suffix: str = ".txt"
+    regex: str | None = None
+    absent: tuple[str, ...] = ()
+    """What is in no chapter's text."""
+    present: tuple[str, ...] = ()
+    """What is in some chapter's text."""
+    says: tuple[str, ...] = ()
+    """What the report's lines say."""
+    assumed: str = ""
+    options: dict[str, int] = field(default_factory=dict)
+
+
+def plain(*heads: str, front: str = "", text: str = TEXT, back: str = "") -> str:
+    """Headings with the same text under each."""
+    parts = [front, *(f"{head}\n\n{text}" for head in heads), back]
+    return "\n\n\n".join(part for part in parts if part) + "\n"
+
+
+def paragraphs(text: str = TEXT) -> str:
+    """The text as HTML."""
+    return "".join(f"<p>{paragraph}</p>" for paragraph in text.split("\n\n"))
+
+
+def same(kind: str, *heads: str, **more: object) -> MadeBook:
+    """A book whose headings come back as they are."""
+    return MadeBook(kind=kind, text=plain(*heads), heads=heads, **more)  # type: ignore[arg-type]
+
+
+P = paragraphs()
+LISTED = "CONTENTS\n\nCHAPTER I. The Lamp\nCHAPTER II. The Stair\nCHAPTER III. The Well"
+THREE = ("The Lamp", "The Stair", "The Well")
+NAV_THREE = "<ol>" + "".join(f'<li><a href="c{i}.xhtml">{name}</a></li>' for i, name in enumerate(THREE)) + "</ol>"
+
+PARTS = [
+    MadeBook(
+        kind="BOOK in words, title after a colon",
+        text=plain("BOOK ONE: 1805\n\n\nCHAPTER I", "CHAPTER II", "BOOK TWO: 1806\n\n\nCHAPTER I"),
+        heads=("BOOK ONE: 1805, CHAPTER I", "BOOK ONE: 1805, CHAPTER II", "BOOK TWO: 1806, CHAPTER I"),
+    ),
+    MadeBook(
+        kind="Part in title case, lower-case title after a dash",
+        text=plain("Part One--the old house\n\n1", "2", "Part Two--the new house\n\n3"),
+        heads=("Part One: the old house, 1", "Part One: the old house, 2", "Part Two: the new house, 3"),
+    ),
+    MadeBook(
+        kind="VOLUME in Romans, numbers start over",
+        text=plain("VOLUME I\n\nCHAPTER I", "CHAPTER II", "VOLUME II\n\nCHAPTER I", "CHAPTER II"),
+        heads=("VOLUME I, CHAPTER I", "VOLUME I, CHAPTER II", "VOLUME II, CHAPTER I", "VOLUME II, CHAPTER II"),
+    ),
+    MadeBook(
+        kind="EPOCH THE FIRST, year and title in paragraphs of their own",
+        text=plain(
+            "EPOCH THE FIRST.\n\n1703.\n\nRAIN.\n\nCHAPTER I.\n\nThe Lamp.",
+            "CHAPTER II.\n\nThe Stair.",
+            "CHAPTER III.\n\nThe Well.",
+            "EPOCH THE SECOND.\n\n1715.\n\nSNOW.\n\nCHAPTER I.\n\nThe Door.",
+        ),
+        heads=(
+            "EPOCH THE FIRST: 1703. RAIN, CHAPTER I: The Lamp",
+            "EPOCH THE FIRST: 1703. RAIN, CHAPTER II: The Stair",
+            "EPOCH THE FIRST: 1703. RAIN, CHAPTER III: The Well",
+            "EPOCH THE SECOND: 1715. SNOW, CHAPTER I: The Door",
+        ),
+    ),
+    MadeBook(
+        kind="LETTER THE FIRST around chapters",
+        text=plain("LETTER THE FIRST\n\nCHAPTER I", "CHAPTER II", "LETTER THE SECOND\n\nCHAPTER III", "CHAPTER IV"),
+        heads=(
+            "LETTER THE FIRST, CHAPTER I",
+            "LETTER THE FIRST, CHAPTER II",
+            "LETTER THE SECOND, CHAPTER III",
+            "LETTER THE SECOND, CHAPTER IV",
+        ),
+    ),
+    MadeBook(
+        kind="ACT and SCENE",
+        text=plain("ACT I\n\nSCENE I", "SCENE II", "ACT II\n\nSCENE I"),
+        heads=("ACT I, SCENE I", "ACT I, SCENE II", "ACT II, SCENE I"),
+    ),
+    MadeBook(
+        kind="ordinal before the word",
+        text=plain("FIRST PART\n\nI", "II", "SECOND PART\n\nI", "II"),
+        heads=("FIRST PART, I", "FIRST PART, II", "SECOND PART, I", "SECOND PART, II"),
+    ),
+    MadeBook(
+        kind="part with its title on the next line",
+        text=plain("PART 1\nThe old house\n\nCHAPTER 1", "CHAPTER 2", "PART 2\nThe new house\n\nCHAPTER 3"),
+        heads=(
+            "PART 1: The old house, CHAPTER 1",
+            "PART 1: The old house, CHAPTER 2",
+            "PART 2: The new house, CHAPTER 3",
+        ),
+    ),
+    MadeBook(
+        kind="volumes with books with chapters",
+        text=plain("VOLUME I\n\nBOOK I\n\nCHAPTER I", "BOOK II\n\nCHAPTER I", "VOLUME II\n\nBOOK I\n\nCHAPTER I"),
+        heads=("VOLUME I, BOOK I, CHAPTER I", "VOLUME I, BOOK II, CHAPTER I", "VOLUME II, BOOK I, CHAPTER I"),
+    ),
+    MadeBook(
+        kind="parts are all there is",
+        text=plain("PART ONE", "PART TWO", "PART THREE"),
+        heads=("PART ONE", "PART TWO", "PART THREE"),
+    ),
+    MadeBook(
+        kind="two epilogues as parts",
+        text=plain(
+            "BOOK ONE\n\nCHAPTER I",
+            "CHAPTER II",
+            "FIRST EPILOGUE: 1813\n\nCHAPTER I",
+            "CHAPTER II",
+            "SECOND EPILOGUE\n\nCHAPTER I",
+        ),
+        heads=(
+            "BOOK ONE, CHAPTER I",
+            "BOOK ONE, CHAPTER II",
+            "FIRST EPILOGUE: 1813, CHAPTER I",
+            "FIRST EPILOGUE: 1813, CHAPTER II",
+            "SECOND EPILOGUE, CHAPTER I",
+        ),
+    ),
+    same("prologue, interlude, epilogue as chapters", "PROLOGUE", "CHAPTER I", "INTERLUDE", "CHAPTER II", "EPILOGUE"),
+    same("prelude, finale, afterword as chapters", "Prelude", "Chapter 1", "Chapter 2", "Finale", "Afterword"),
+    MadeBook(
+        kind="an epigraph under a part opens its first chapter",
+        text=plain(
+            "PART I\n\nHe that hath a lamp, let him light it.\n\nCHAPTER I", "CHAPTER II", "PART II\n\nCHAPTER III"
+        ),
+        heads=("PART I, CHAPTER I", "PART I, CHAPTER II", "PART II, CHAPTER III"),
+        present=("He that hath a lamp",),
+    ),
+]
+
+CHAPTERS = [
+    same("CHAPTER in Romans", "CHAPTER I", "CHAPTER II", "CHAPTER III"),
+    same("Ch. in digits", "Ch. 1", "Ch. 2", "Ch. 3"),
+    MadeBook(
+        kind="ADVENTURE with the title on the line",
+        text=plain("ADVENTURE I. A LAMP", "ADVENTURE II. A STAIR", "ADVENTURE III. A WELL"),
+        heads=("ADVENTURE I: A LAMP", "ADVENTURE II: A STAIR", "ADVENTURE III: A WELL"),
+    ),
+    MadeBook(
+        kind="ornaments around",
+        text=plain("~ Chapter 1 ~", "~ Chapter 2 ~", "*** Chapter 3 ***"),
+        heads=("Chapter 1", "Chapter 2", "Chapter 3"),
+    ),
+    same(
+        "spelled numbers of any length",
+        *(f"Chapter {n}" for n in ("Ninety-Nine", "One Hundred", "One Hundred and One")),
+    ),
+    same("large numbers", "CHAPTER 1001", "CHAPTER 1002", "CHAPTER 1003"),
+    same("digits with a title", "01 My Early Home", "02 The Hunt", "03 How it Ended"),
+    MadeBook(
+        kind="Romans whose titles have hyphens, quotes, small words, sentence case",
+        text=plain(
+            "I. The Old Sea-dog",
+            'II. "Pieces of Eight"',
+            "III. In which the boy goes home",
+            "IV. What I heard in the barrel",
+        ),
+        heads=(
+            "I. The Old Sea-dog",
+            'II. "Pieces of Eight"',
+            "III. In which the boy goes home",
+            "IV. What I heard in the barrel",
+        ),
+    ),
+    same("bare Romans", "I", "II", "III", "IV"),
+    same("bare spelled numbers", "One", "Two", "Three"),
+    MadeBook(
+        kind="Finis, Notes, Index, Introduction as titles of chapters",
+        text=plain("CHAPTER I\n\nIntroduction", "CHAPTER II\n\nNotes", "CHAPTER III\n\nIndex", "CHAPTER IV\n\nFinis"),
+        heads=("CHAPTER I: Introduction", "CHAPTER II: Notes", "CHAPTER III: Index", "CHAPTER IV: Finis"),
+    ),
+    MadeBook(
+        kind="inner numbers never beat the outer ones",
+        text=plain(*(f"CHAPTER {n}\n\nI.\n\n{TEXT}\n\nII.\n\n{TEXT}\n\nIII." for n in ("I", "II"))),
+        heads=("CHAPTER I", "CHAPTER II"),
+        says=("looks like a heading",),
+    ),
+    MadeBook(
+        kind="stories with numbers inside",
+        text=plain("THE LAMP\n\nI", "II", "THE STAIR", "THE WELL\n\nI", "II"),
+        heads=("THE LAMP", "THE STAIR", "THE WELL"),
+    ),
+    same("titles in capitals alone", "THE LAMP", "THE STAIR", "THE WELL"),
+    MadeBook(
+        kind="the first heading is missing",
+        text=plain("Chapter 2 THE STAIR", "Chapter 3 THE WELL", front=TEXT),
+        heads=("Chapter 1", "Chapter 2: THE STAIR", "Chapter 3: THE WELL"),
+        says=("a first heading is missing",),
+    ),
+    MadeBook(
+        kind="missing first heading under a title page",
+        text=plain("II", "III", front=f"THE LAMP\n\nby\n\nAN AUTHOR\n\n\n{TEXT}"),
+        heads=("I", "II", "III"),
+        absent=("AN AUTHOR",),
+        says=("a first heading is missing",),
+    ),
+    MadeBook(
+        kind="a gap in the numbers",
+        text=plain("I", "II", "IV", "V"),
+        heads=("I", "II", "IV", "V"),
+        says=("3 missing, or not marked",),
+    ),
+    MadeBook(
+        kind="numbers of another style count on",
+        text=plain(
+            "ADVENTURE I. A LAMP",
+            "ADVENTURE II. A STAIR",
+            "III. THE ADVENTURE OF THE WELL",
+            "IV. THE ADVENTURE OF THE DOOR",
+        ),
+        heads=(
+            "ADVENTURE I: A LAMP",
+            "ADVENTURE II: A STAIR",
+            "III. THE ADVENTURE OF THE WELL",
+            "IV. THE ADVENTURE OF THE DOOR",
+        ),
+    ),
+    MadeBook(
+        kind="heading without a blank line after it",
+        text=plain("CHAPTER I", "CHAPTER II").replace("\n\nThe rain", "\nThe rain"),
+        heads=("CHAPTER I", "CHAPTER II"),
+    ),
+    MadeBook(
+        kind="heading run into its paragraph",
+        text=plain("CHAPTER I. ", "CHAPTER II. ").replace(". \n\nThe rain", ". The rain"),
+        heads=("CHAPTER I", "CHAPTER II"),
+    ),
+    MadeBook(
+        kind="sentences that begin like headings",
+        text=plain(
+            "CHAPTER I", f"Chapter 3 was the one he liked best.\n\n{TEXT}\n\nPart of it was true.", "CHAPTER II"
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("Chapter 3 was the one", "Part of it was true."),
+    ),
+    MadeBook(
+        kind="page numbers do not count as chapters",
+        text=plain("CHAPTER I", "CHAPTER II")
+        .replace("stayed until", "stayed\n\n12\n\nuntil", 1)
+        .replace("flour and", "flour\n\n13\n\nand", 1)
+        .replace("whole of", "whole\n\n14\n\nof", 1),
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("12", "13", "14"),
+        present=("stayed until", "flour and sat", "whole of that"),
+    ),
+]
+
+LANGUAGES = [
+    same("French", "Chapitre premier", "Chapitre deuxième", "Chapitre vingt et unième"),
+    MadeBook(
+        kind="French parts, contents at the end",
+        text=plain(
+            "PREMIÈRE PARTIE\n\nI",
+            "II",
+            "DEUXIÈME PARTIE\n\nI",
+            "II",
+            text=FRENCH,
+            back="FIN\n\nTABLE DES MATIÈRES\n\nPREMIÈRE PARTIE\n\nI. 3\n\nII. 9\n\nDEUXIÈME PARTIE\n\nI. 20\n\nII. 31",
+        ),
+        heads=("PREMIÈRE PARTIE, I", "PREMIÈRE PARTIE, II", "DEUXIÈME PARTIE, I", "DEUXIÈME PARTIE, II"),
+        absent=("TABLE", "31"),
+    ),
+    same("German, word last", "Erstes Kapitel", "Zweites Kapitel", "Einundzwanzigstes Kapitel"),
+    same("German, digits", "Kapitel 1", "Kapitel 2", "Kapitel 3"),
+    MadeBook(
+        kind="German parts",
+        text=plain("Erster Teil\n\n1. Kapitel", "2. Kapitel", "Zweiter Teil\n\n1. Kapitel"),
+        heads=("Erster Teil, 1. Kapitel", "Erster Teil, 2. Kapitel", "Zweiter Teil, 1. Kapitel"),
+    ),
+    same("Spanish", "Capítulo primero", "Capítulo segundo", "Capítulo vigésimo primero"),
+    same("Italian", "Capitolo I", "Capitolo II", "Capitolo ventunesimo"),
+    MadeBook(
+        kind="Russian",
+        text=plain("ЧАСТЬ ПЕРВАЯ\n\nГЛАВА I", "ГЛАВА II", "ЧАСТЬ ВТОРАЯ\n\nГлава первая", "ЭПИЛОГ"),
+        heads=("ЧАСТЬ ПЕРВАЯ, ГЛАВА I", "ЧАСТЬ ПЕРВАЯ, ГЛАВА II", "ЧАСТЬ ВТОРАЯ, Глава первая", "ЭПИЛОГ"),
+    ),
+    same("Portuguese", "Capítulo primeiro", "Capítulo segundo", "Capítulo terceiro"),
+    same("Dutch", "Eerste hoofdstuk", "Tweede hoofdstuk", "Eenentwintigste hoofdstuk"),
+]
+
+LEFT_OUT = [
+    MadeBook(
+        kind="contents table in one paragraph",
+        text=plain("CHAPTER I\n\nThe Lamp", "CHAPTER II\n\nThe Stair", "CHAPTER III\n\nThe Well", front=LISTED),
+        heads=("CHAPTER I: The Lamp", "CHAPTER II: The Stair", "CHAPTER III: The Well"),
+        absent=("CONTENTS",),
+    ),
+    MadeBook(
+        kind="contents with other words than the text",
+        text=plain("I.", "II.", "III.", front=LISTED.replace("\n", "\n\n")),
+        heads=("I", "II", "III"),
+        absent=("CONTENTS",),
+    ),
+    MadeBook(
+        kind="contents without a heading",
+        text=plain("CHAPTER I", "CHAPTER II", "CHAPTER III", front="CHAPTER I\n\nCHAPTER II\n\nCHAPTER III"),
+        heads=("CHAPTER I", "CHAPTER II", "CHAPTER III"),
+    ),
+    MadeBook(
+        kind="contents with leaders and pages, parts among them",
+        text=plain(
+            "PART ONE\n\n1",
+            "2",
+            "PART TWO\n\n3",
+            front="CONTENTS\n\nPART ONE\n\n1. THE LAMP . . . . . 3\n2. THE STAIR . . . . . 9\n\nPART TWO\n\n3. THE WELL . . . . . 21",
+        ),
+        heads=("PART ONE, 1", "PART ONE, 2", "PART TWO, 3"),
+        absent=("LAMP",),
+    ),
+    MadeBook(
+        kind="titles known from the contents alone",
+        text=plain("The Lamp", "The Stair", "The Well", front="CONTENTS\n\nThe Lamp\n\nThe Stair\n\nThe Well"),
+        heads=THREE,
+    ),
+    MadeBook(
+        kind="Project Gutenberg's header and licence",
+        text="The Project Gutenberg eBook of Lamps\n\nTitle: Lamps\n\n*** START OF THE PROJECT GUTENBERG EBOOK LAMPS ***\n\nProduced by someone\n\n"
+        + plain("CHAPTER I", "CHAPTER II")
+        + "\n\n*** END OF THE PROJECT GUTENBERG EBOOK LAMPS ***\n\nSection 1. General Terms of Use",
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("General Terms", "Produced"),
+    ),
+    MadeBook(
+        kind="preface, dedication, notes, glossary",
+        text=plain(
+            "CHAPTER I",
+            "CHAPTER II",
+            front=f"DEDICATION\n\nTo the ferryman.\n\nPREFACE\n\n{PROSE}",
+            back="THE END\n\nNOTES\n\n1. A note.\n\nGLOSSARY\n\nquay: a place",
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("ferryman.\n", "A note", "quay: a place", "lit it"),
+    ),
+    MadeBook(
+        kind="illustration over several lines, also between paragraphs",
+        text=plain("CHAPTER I", "CHAPTER II").replace('\n\n"It', '\n\n[Illustration: A lamp\n\non a quay]\n\n"It', 1),
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("Illustration", "on a quay"),
+    ),
+    MadeBook(
+        kind="note markers and note bodies",
+        text=plain("CHAPTER I", "CHAPTER II")
+        .replace("noon and", "noon[1] and", 1)
+        .replace("lit. N", "lit.[2] N", 1)
+        .replace('\n\n"It', '\n\n[1] About twelve.\n\n[2] With oil.\n\n"It', 1),
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("[1]", "twelve", "With oil"),
+        present=("noon and stayed",),
+    ),
+    MadeBook(
+        kind="a bracket of the story's own stays",
+        text=plain("CHAPTER I", "CHAPTER II").replace("noon", "14 [their house number on their street]", 1),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("14 [their house number on their street] and",),
+    ),
+    MadeBook(
+        kind="[Footnote 1: ...] and _italics_",
+        text=plain("CHAPTER I", "CHAPTER II")
+        .replace("noon", "_noon_[1]", 1)
+        .replace('\n\n"It', '\n\n[Footnote 1: About twelve,\nor so.]\n\n"It', 1),
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("_", "[1]", "About twelve"),
+        present=("before noon and",),
+    ),
+    MadeBook(
+        kind="words broken at a line's end",
+        text=plain("CHAPTER I", "CHAPTER II").replace(
+            "there was nothing to wait for",
+            "there was something so extra-\nordinary and well-\nknown, yes, well-known",
+            1,
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("so extraordinary and well-known, yes",),
+    ),
+    MadeBook(
+        kind="indented paragraphs without blank lines",
+        text=plain(
+            "CHAPTER I",
+            "CHAPTER II",
+            text="  The rain came over the hill before noon and\nstayed until the lamps were lit.\n  Nobody on the quay looked up, for the boats\nhad been in since morning.\n  So it went.",
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=(
+            "before noon and stayed until the lamps were lit.\n\nNobody on the quay looked up, for the boats had been",
+        ),
+    ),
+    MadeBook(
+        kind="one paragraph a line, not wrapped",
+        text=plain("CHAPTER I", "CHAPTER II").replace('.\n\n"It', '.\n"It'),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=('.\n\n"It will hold',),
+    ),
+    MadeBook(
+        kind="soft hyphens",
+        text=plain("CHAPTER I", "CHAPTER II").replace("tarpaulin", "tar\xadpau\xadlin"),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("tarpaulin",),
+    ),
+    MadeBook(
+        kind="two Project Gutenberg files in one",
+        text="".join(
+            f"*** START OF THE PROJECT GUTENBERG EBOOK {name} ***\n\n{name}\n\n\n{plain('CHAPTER I', 'CHAPTER II')}\n\n*** END OF THE PROJECT GUTENBERG EBOOK {name} ***\n\nLicence text\n\n"
+            for name in ("LAMPS", "WELLS")
+        ),
+        heads=("LAMPS, CHAPTER I", "LAMPS, CHAPTER II", "WELLS, CHAPTER I", "WELLS, CHAPTER II"),
+        absent=("Licence text",),
+        says=("2 Project Gutenberg texts",),
+    ),
+    MadeBook(
+        kind="two works under their titles",
+        text=plain("LAMPS\n\nCHAPTER I", "CHAPTER II", "WELLS\n\nCHAPTER I", "CHAPTER II"),
+        heads=("LAMPS, CHAPTER I", "LAMPS, CHAPTER II", "WELLS, CHAPTER I", "WELLS, CHAPTER II"),
+        says=("2 works in one file",),
+    ),
+    MadeBook(
+        kind="a section that starts over without a word",
+        text=plain("CHAPTER I", "CHAPTER II", "CHAPTER I", "CHAPTER II"),
+        heads=("CHAPTER I", "CHAPTER II", "CHAPTER I", "CHAPTER II"),
+        says=("the numbers start over after 2",),
+    ),
+]
+
+REGEX = [
+    MadeBook(kind="--chapter_regex", text=plain("[ 1 ]", "[ 2 ]"), regex=r"\[ \d+ \]", heads=("[ 1 ]", "[ 2 ]")),
+    MadeBook(
+        kind="--chapter_regex for scene breaks",
+        text=f"{TEXT}\n\n* * *\n\n{TEXT}\n\n* * *\n\n{TEXT}",
+        regex=r"\* \* \*",
+        heads=("1", "2", "3"),
+    ),
+    MadeBook(
+        kind="--chapter_regex for what the rules reject",
+        text=plain("the lamp, again", "the stair, again"),
+        regex=r"the \w+, again",
+        heads=("the lamp, again", "the stair, again"),
+    ),
+    MadeBook(
+        kind="--chapter_regex keeps the text before the first match",
+        text=plain("== Stair ==", "== Well ==", front=f"A TITLE\n\n{TEXT}"),
+        regex="== .* ==",
+        heads=("Untitled", "== Stair ==", "== Well =="),
+    ),
+]
+
+MARKUP = [
+    MadeBook(
+        kind="HTML: chapters by nesting, sections stay text",
+        suffix=".html",
+        text=f"<h1>Lamps</h1><h2>Alpha</h2>{P}<h3>a</h3>{P}<h3>b</h3>{P}<h3>c</h3>{P}<h2>Beta</h2>{P}",
+        heads=("Alpha", "Beta"),
+    ),
+    MadeBook(
+        kind="HTML: titles above the chapters survive",
+        suffix=".html",
+        text=f"<h1>Lamps</h1><h2>The Old House</h2><h3>Alpha</h3>{P}<h3>Beta</h3>{P}<h2>The New House</h2><h3>Gamma</h3>{P}",
+        heads=("The Old House, Alpha", "The Old House, Beta", "The New House, Gamma"),
+    ),
+    MadeBook(
+        kind="HTML: an image is the heading",
+        suffix=".html",
+        text=f'<h2><img src="1" alt="CHAPTER I"/></h2>{P}<h2><img src="2" alt="CHAPTER II"/></h2>{P}',
+        heads=("CHAPTER I", "CHAPTER II"),
+    ),
+    MadeBook(
+        kind="HTML: contents in a table",
+        suffix=".html",
+        text='<table><tr><td>I.</td><td><a href="#a">The Lamp</a></td><td>1</td></tr><tr><td>II.</td><td><a href="#b">The Stair</a></td><td>9</td></tr></table>'
+        + f"<h2>I. The Lamp</h2>{P}<h2>II. The Stair</h2>{P}",
+        heads=("I. The Lamp", "II. The Stair"),
+    ),
+    MadeBook(
+        kind="HTML: contents as links",
+        suffix=".html",
+        text="".join(f'<p><a href="#{i}">Chapter {i}</a></p>' for i in (1, 2, 3))
+        + "".join(f"<h2>Chapter {i}</h2>{P}" for i in (1, 2, 3)),
+        heads=("Chapter 1", "Chapter 2", "Chapter 3"),
+    ),
+    MadeBook(
+        kind="HTML: headings as paragraphs",
+        suffix=".html",
+        text=f"<p>CHAPTER I</p>{P}<p>CHAPTER II</p>{P}",
+        heads=("CHAPTER I", "CHAPTER II"),
+    ),
+    MadeBook(
+        kind="HTML: notes and pages inside paragraphs",
+        suffix=".html",
+        text=f'<h2>Chapter 1</h2><p>He said<a class="noteref" href="#n">1</a> so, <span class="pagenum">[Pg 12]</span>then left.</p>{P}<h2>Chapter 2</h2>{P}<div class="footnotes"><p id="n">1. A note.</p></div>',
+        heads=("Chapter 1", "Chapter 2"),
+        present=("He said so, then left.",),
+        absent=("A note", "Pg 12"),
+    ),
+    MadeBook(
+        kind="EPUB: navigation names pages without headings",
+        suffix=".epub",
+        text=make_epub([(f"c{i}.xhtml", P) for i in range(3)], nav=NAV_THREE),
+        heads=THREE,
+    ),
+    MadeBook(
+        kind="EPUB: pages without headings or navigation",
+        suffix=".epub",
+        text=make_epub([(f"c{i}.xhtml", P) for i in range(3)]),
+        heads=("1", "2", "3"),
+    ),
+    MadeBook(
+        kind="EPUB: parts and chapters by the nested ncx",
+        suffix=".epub",
+        text=make_epub(
+            [
+                ("p.xhtml", "<h1>The Old House</h1>"),
+                ("a.xhtml", f"<h1>Alpha</h1>{P}<h2>x</h2>{P}<h2>y</h2>{P}"),
+                ("b.xhtml", f"<h1>Beta</h1>{P}"),
+            ],
+            ncx='<navPoint><navLabel><text>The Old House</text></navLabel><content src="p.xhtml"/><navPoint><navLabel><text>Alpha</text></navLabel><content src="a.xhtml"/></navPoint><navPoint><navLabel><text>Beta</text></navLabel><content src="b.xhtml"/></navPoint></navPoint>',
+        ),
+        heads=("The Old House, Alpha", "The Old House, Beta"),
+    ),
+    MadeBook(
+        kind="EPUB: cover, title page and copyright in the navigation",
+        suffix=".epub",
+        text=make_epub(
+            [
+                ("t.xhtml", "<p>Lamps</p>"),
+                ("c.xhtml", "<p>Copyright 1999. All rights reserved.</p>"),
+                *((f"c{i}.xhtml", f"<h1>{name}</h1>{P}") for i, name in enumerate(THREE)),
+            ],
+            nav='<ol><li><a href="t.xhtml">Title Page</a></li><li><a href="c.xhtml">Copyright</a></li>'
+            + NAV_THREE.removeprefix("<ol>"),
+        ),
+        heads=THREE,
+        absent=("1999",),
+    ),
+    MadeBook(
+        kind="Markdown",
+        suffix=".md",
+        text=f"---\nauthor: x\n---\n# Lamps\n\n## The Lamp\n{TEXT}\n\n## The Stair\n\n{TEXT}",
+        heads=("The Lamp", "The Stair"),
+    ),
+]
+
+ENCODINGS = [
+    MadeBook(
+        kind="UTF-8 with a bad byte",
+        text=plain("Chapitre I", "Chapitre II", text=FRENCH + " Été, forêt, garçon.").encode() + b"caf\xe9 noir.",
+        heads=("Chapitre I", "Chapitre II"),
+        present=("déjà", "café noir"),
+        assumed="UTF-8",
+    ),
+    MadeBook(
+        kind="Windows-1252",
+        text=plain("Chapitre I", "Chapitre II", text=FRENCH).encode("cp1252"),
+        heads=("Chapitre I", "Chapitre II"),
+        present=("déjà",),
+        assumed="cp1252",
+    ),
+    MadeBook(
+        kind="Windows-1251",
+        text=plain(
+            "Глава 1",
+            "Глава 2",
+            text="Дождь пришёл из-за холма ещё до полудня и остался до самого вечера, когда зажгли лампы.",
+        ).encode("cp1251"),
+        heads=("Глава 1", "Глава 2"),
+        present=("Дождь пришёл",),
+        assumed="cp1251",
+    ),
+    MadeBook(
+        kind="UTF-16 without its mark",
+        text=plain("Chapitre I", "Chapitre II", text=FRENCH).encode("utf-16-le"),
+        heads=("Chapitre I", "Chapitre II"),
+        present=("déjà",),
+        assumed="utf-16-le",
+    ),
+    MadeBook(
+        kind="UTF-32 with its mark",
+        text=plain("Chapitre I", "Chapitre II", text=FRENCH).encode("utf-32"),
+        heads=("Chapitre I", "Chapitre II"),
+        present=("déjà",),
+    ),
+    MadeBook(
+        kind="NULs and CR LF",
+        text=plain("CHAPTER I", "CHAPTER II").replace("\n", "\r\n").replace("rain", "ra\x00in").encode(),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("The rain came",),
+        assumed="NULs",
+    ),
+]
+
+MADE_BOOKS = [*PARTS, *CHAPTERS, *LANGUAGES, *LEFT_OUT, *REGEX, *MARKUP, *ENCODINGS]
