@@ -14,6 +14,7 @@ The file's name, without `.md`, is the story's id.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,15 +88,19 @@ def parse_markdown(text: str, *, story_id: str, source: str) -> Book:
     return Book(story_id=story_id, title=title, genre=genre, chapters=chapters)
 
 
+def _markdown_parts(book: Book) -> Iterator[str]:
+    """The file in pieces, so that a large book is not held twice."""
+    yield f"# {book.title}\n"
+    if book.genre:
+        yield f"\n*{book.genre}*\n"
+    for chapter in book.chapters:
+        text = re.sub(r"^#", r"\\#", chapter.text, flags=re.MULTILINE) if "#" in chapter.text else chapter.text
+        yield f"\n## {chapter.header}\n\n{text}\n"
+
+
 def to_markdown(book: Book) -> str:
     """The inverse of `parse_markdown`."""
-    parts = [f"# {book.title}\n"]
-    if book.genre:
-        parts.append(f"*{book.genre}*\n")
-    for chapter in book.chapters:
-        text = re.sub(r"^#", r"\\#", chapter.text, flags=re.MULTILINE)
-        parts.append(f"## {chapter.header}\n\n{text}\n")
-    return "\n".join(parts)
+    return "".join(_markdown_parts(book))
 
 
 def read_book(path: Path) -> Book:
@@ -111,7 +116,7 @@ def write_book(book: Book, folder: Path) -> Path:
     """Writes `folder/<story_id>.md`."""
     path = folder / f"{book.story_id}.md"
     with atomic_write(path) as file:
-        file.write(to_markdown(book))
+        file.writelines(_markdown_parts(book))
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter
 from dataclasses import dataclass
 
 from setup_data.reading.headings import SENTENCE_END, Head, is_title, number_head, worded_head
@@ -41,14 +40,12 @@ def _entries(view: View) -> list[Head]:
     return [head for _, head in sorted((view.numbered | heads).items())]
 
 
-def _prose_words(view: View, first: int, last: int) -> int:
-    """The words between two blocks that are not lines of a list."""
-    return sum(view.words[i] for i in range(first + 1, last) if view.fates[i] is None and not view.is_listing(i))
+def _run(view: View, heads: list[Head], last: dict[Key, int], first: int, max_words: int) -> list[Head]:
+    """The headings from position `first` on that could be the entries of one table.
 
-
-def _run(view: View, heads: list[Head], first: int, max_words: int) -> list[Head]:
-    """The headings from position `first` on that could be the entries of one table."""
-    later = Counter(loose_key(head) for head in heads[first:])
+    Args:
+        last: the last position of each key.
+    """
     run: list[Head] = []
     seen: set[tuple[Key, Key]] = set()
     division: Key = ("", 0)
@@ -58,11 +55,10 @@ def _run(view: View, heads: list[Head], first: int, max_words: int) -> list[Head
         division = key if key[0] == "division" else division
         if (division, key) in seen or (run and key == loose_key(run[0])):
             break
-        later[key] -= 1
         end = heads[position + 1].index if position + 1 < len(heads) else len(view.words)
-        if _prose_words(view, head.index, end) > max_words:
+        if view.prose_between(head.index, end) > max_words:
             starts_over = position + 1 < len(heads) and run and loose_key(heads[position + 1]) == loose_key(run[0])
-            if later[key] > 0 and (run or starts_over):
+            if last[key] > position and (run or starts_over):
                 run.append(head)
             break
         seen.add((division, key))
@@ -81,13 +77,13 @@ def _in_context(heads: list[Head]) -> list[tuple[Key, Key]]:
     return keys
 
 
-def _recurring_share(run: list[Head], outside: list[Head], titles: Counter[str]) -> float:
+def _recurring_share(view: View, run: list[Head], outside: list[Head]) -> float:
     """The share of the entries that come again outside, in the same part if the table has parts."""
     has_parts = any(head.kind == "division" for head in run)
     elsewhere = set(_in_context(outside)) if has_parts else {(("", 0), loose_key(head)) for head in outside}
     keys = _in_context(run) if has_parts else [(("", 0), loose_key(head)) for head in run]
     hits = sum(
-        key in elsewhere or titles[same_words(head.title or head.header)] > 1
+        key in elsewhere or view.title_counts[same_words(head.title or head.header)] > 1
         for key, head in zip(keys, run, strict=True)
     )
     return hits / len(run)
@@ -137,37 +133,38 @@ def find_contents(view: View) -> Contents:
     """The contents tables of the book, wherever they stand."""
     heads = _entries(view)
     starts = [head.index for head in heads]
-    titles = Counter(same_words(text) for text in view.short.values())
+    last_of = {loose_key(head): position for position, head in enumerate(heads)}
     announced = [i for i, head in view.worded.items() if head.kind == "contents"]
     blocks: set[int] = set()
     for start in announced:
-        run = _run(view, heads, bisect_right(starts, start), MAX_ANNOUNCED_WORDS)
-        run = run if run and _prose_words(view, start, run[0].index) <= MAX_ANNOUNCED_WORDS else []
-        if len(run) > 1 and _prose_words(view, start, run[-1].index) > MAX_LISTED_WORDS * len(run):
+        run = _run(view, heads, last_of, bisect_right(starts, start), MAX_ANNOUNCED_WORDS)
+        run = run if run and view.prose_between(start, run[0].index) <= MAX_ANNOUNCED_WORDS else []
+        if len(run) > 1 and view.prose_between(start, run[-1].index) > MAX_LISTED_WORDS * len(run):
             run = []
         last = start
         listed = {head.index for head in run}
         outside = [head for head in heads if head.index not in listed]
-        if run and _recurring_share(run, outside, titles) >= MIN_RECURRING:
+        if run and _recurring_share(view, run, outside) >= MIN_RECURRING:
             last = run[-1].index
         last = _tail(view, last, {same_words(view.text(i)) for i in range(start, last + 1)})
         blocks.update(i for i in range(start, last + 1) if view.fates[i] is None)
-    blocks |= _unannounced(view, [head for head in heads if head.index not in blocks], titles)
+    blocks |= _unannounced(view, [head for head in heads if head.index not in blocks])
     return Contents(blocks=frozenset(blocks), titles=_listed_titles(view, blocks))
 
 
-def _unannounced(view: View, heads: list[Head], titles: Counter[str]) -> set[int]:
+def _unannounced(view: View, heads: list[Head]) -> set[int]:
     """Tables without a heading: three entries or more, after which the book starts over."""
+    last_of = {loose_key(head): position for position, head in enumerate(heads)}
     blocks: set[int] = set()
     position = 0
     while position < len(heads):
-        run = _run(view, heads, position, MAX_LISTED_WORDS)
+        run = _run(view, heads, last_of, position, MAX_LISTED_WORDS)
         after = position + len(run)
         starts_over = after < len(heads) and loose_key(heads[after]) in {loose_key(head) for head in run[:3]}
         if (
             len(run) >= MIN_UNANNOUNCED_ENTRIES
             and starts_over
-            and _recurring_share(run, heads[:position] + heads[after:], titles) >= MIN_RECURRING_UNANNOUNCED
+            and _recurring_share(view, run, heads[:position] + heads[after:]) >= MIN_RECURRING_UNANNOUNCED
         ):
             blocks.update(i for i in range(run[0].index, run[-1].index + 1) if view.fates[i] is None)
             position = after

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from setup_data.reading.choose import MAX_EPIGRAPH_WORDS, Outline
 from setup_data.reading.headings import (
+    DESCRIPTION,
     MAX_TITLE_CHARS,
     MAX_TITLE_WORDS,
     SENTENCE_END,
@@ -138,7 +139,7 @@ def _may_be_title(view: View, index: int) -> bool:
     num_words = len(text.split())
     if len(text) > MAX_TITLE_CHARS or num_words > MAX_TITLE_WORDS or text.count("\n") > 1:
         return False
-    if text[:1] in "\"“‘«—-[" or text[:1].islower():
+    if text[:1] in '"“‘«—-[' or text[:1].islower():
         return False
     return num_words <= MAX_STOPPED_TITLE_WORDS or not SENTENCE_END.search(text) or bool(DESCRIPTION.match(text))
 

@@ -130,6 +130,8 @@ def _with_text_between(view: View, chain: Family) -> Family:
 
 def listed_titles(view: View, contents: Contents, free: set[int]) -> Family:
     """The blocks that the contents table lists by title."""
+    if not contents.titles:
+        return []
     found = [
         Head(index=i, kind="title", label="", title=one_line(text), level=view.source.blocks[i].level)
         for i, text in sorted(view.short.items())

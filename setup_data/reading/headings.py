@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
-from setup_data.reading.numbers import Number, Style, fold, number_at
+from setup_data.reading.number_words import number_words
+from setup_data.reading.numbers import LAST, Number, Style, fold, number_at
 from setup_data.reading.wording import CHAPTER_WORDS, DIVISION_WORDS, SPECIAL_WORDS, Kind, plain_kind
 
 MAX_HEADING_CHARS = 200
@@ -168,16 +170,41 @@ def _special_head(index: int, text: str, level: int | None) -> Head | None:
 
 def _lists_several(text: str) -> bool:
     """Whether a later line is a heading, too: a contents table."""
+    if "\n" not in text:
+        return False
     lines = text.split("\n")[1:]
     return any(line and (worded_head(0, line) or number_head(0, line)) for line in lines)
 
 
+def _stripped(text: str) -> str:
+    """Without the ornaments around, and what a contents table adds."""
+    text = text.strip()
+    if text[-1:].isdigit() or text[-1:] in (".", "…", "·", "_"):
+        text = LEADER.sub("", text)
+    return text.strip(ORNAMENT + "[]").strip()
+
+
+def may_be_heading(text: str) -> bool:
+    """Whether `text` begins like a heading with a number or a keyword. Quick, for lines that are mostly none."""
+    first = text.lstrip(ORNAMENT + "[")[:40].split(None, 2)[:2]
+    if not first or first[0][0] in "\"'“‘«":
+        return False
+    if first[0][0].isdigit() or (first[0].isupper() and len(first[0]) < 12):
+        return True
+    return any(fold(word.strip(".,:;—–-")) in _starts() for word in first)
+
+
+@cache
+def _starts() -> frozenset[str]:
+    return frozenset((*CHAPTER_WORDS, *DIVISION_WORDS, *SPECIAL_WORDS, *number_words(), *LAST))
+
+
 def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
     """The heading that a block is by its words, or None."""
-    text = LEADER.sub("", text.strip()).strip(ORNAMENT + "[]").strip()
+    text = _stripped(text)
     if not text or len(text) > MAX_HEADING_CHARS or text.count("\n") > 3 or _lists_several(text):
         return None
-    if head := _numbered_head(index, text, level) or _special_head(index, text, level):
+    if may_be_heading(text) and (head := _numbered_head(index, text, level) or _special_head(index, text, level)):
         return head
     if (kind := plain_kind(one_line(text))) and (level or is_title(one_line(text).rstrip(".:")) or " " not in text):
         return Head(index=index, kind=kind, label=one_line(text), level=level)
@@ -186,7 +213,9 @@ def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
 
 def number_head(index: int, text: str, level: int | None = None) -> Head | None:
     """A block that is only a number, or a number and a title (`II. The Party`, `01 My Early Home`)."""
-    text = LEADER.sub("", text.strip()).strip(ORNAMENT + "[]").strip()
+    if not may_be_heading(text):
+        return None
+    text = _stripped(text)
     if (
         not text
         or len(text) > MAX_HEADING_CHARS

@@ -41,6 +41,8 @@ class Number:
 @lru_cache(maxsize=10_000)
 def fold(word: str) -> str:
     """Lower case without accents: the form in which words are looked up."""
+    if word.isascii():
+        return word.lower()
     decomposed = unicodedata.normalize("NFKD", word.lower())
     return "".join(char for char in decomposed if not unicodedata.combining(char))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from setup_data.reading.decode import Decoded
-from setup_data.reading.headings import number_head, worded_head
+from setup_data.reading.headings import may_be_heading, number_head, worded_head
 from setup_data.reading.source import Block, Fate, Source
 
 CHUNK = re.compile(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*")  # lines up to a blank one
@@ -30,6 +30,7 @@ PAGE_LINE = re.compile(
     r"(?(open)[\])}]|(?(dash)[ ]?[-–—*]|))[ \t]*",
     re.IGNORECASE,
 )
+NUMBER_LINE = re.compile(r"^[^\n]{0,10}\d[^\n]{0,4}$", re.MULTILINE)
 MARKED_PAGE = re.compile(r"[ \t]*(?:\[(?:pg?|page)\.?[ \t]*[\divxlc]{1,6}\]|\{\d{1,4}\})[ \t]*", re.IGNORECASE)
 GUTENBERG_TITLE = re.compile(r"^Title:[ \t]*(.+)$", re.MULTILINE)
 MARKDOWN_HEADING = re.compile(r"(#{1,6})[ \t]+\S[^\n]*")
@@ -133,6 +134,8 @@ def _leading_heading(text: str, start: int, end: int) -> int | None:
         return _run_in_heading(text, start, end)
     rest_start, rest_end = _trim(text, line_end, end)
     first = text[start:line_end]
+    if not may_be_heading(first):
+        return None
     if PAGE_LINE.fullmatch(first):
         return rest_start
     second = text[rest_start:rest_end].split("\n", 1)[0]
@@ -149,6 +152,8 @@ def _leading_heading(text: str, start: int, end: int) -> int | None:
 
 def _run_in_heading(text: str, start: int, end: int) -> int | None:
     """`CHAPTER I. It was a dark night ...`: where the sentence begins."""
+    if text[start] not in "CKckГг":
+        return None
     match = RUN_IN.match(text, start, end)
     if match is None or end - match.end() < MIN_RUN_IN_CHARS or worded_head(0, text[start:end]):
         return None
@@ -158,11 +163,8 @@ def _run_in_heading(text: str, start: int, end: int) -> int | None:
 
 def _inner_page_lines(text: str, start: int, end: int) -> list[int]:
     """Cuts around lines inside a paragraph that are a page number and nothing else."""
-    cuts = []
-    for a, b in _lines(text, start, end):
-        if b - a < 16 and PAGE_LINE.fullmatch(text, a, b):
-            cuts += [a, b]
-    return cuts
+    lines = (match.span() for match in NUMBER_LINE.finditer(text, start, end))
+    return [cut for a, b in lines if PAGE_LINE.fullmatch(text, a, b) for cut in (a, b)]
 
 
 def _blocks_of(text: str, chunk: Range, layout: Layout) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cached_property
 from itertools import accumulate
 
@@ -11,13 +12,21 @@ from setup_data.reading.numbers import fold
 from setup_data.reading.source import Fate, Source
 
 PAGE_AT_END = re.compile(r"(?:[ .\u2026_·-]{3,}|[ \t])[ \t]*(?:\d{1,4}|[ivxlc]{1,6})[ \t]*$|\.[ .]{3,}\d*$")
+NOT_LETTERS = re.compile(r"[\W_]+")
 LIST_START = re.compile(r"[ \t]*(?:\d{1,3}|[IVXLC]{1,7})[.:)\t ]")
 MAX_LISTED_LINE_CHARS = 110
+MAX_ENTRY_WORDS = 30
 
 
 def same_words(text: str) -> str:
     """What two printings of one title share: letters and digits, in lower case."""
-    return "".join(char for char in fold(text) if char.isalnum())
+    return NOT_LETTERS.sub("", fold(text))
+
+
+def ends_with_page(line: str) -> bool:
+    """Whether a line ends like one of a contents table."""
+    line = line.rstrip()
+    return line[-1:] in "0123456789ivxlc." and bool(PAGE_AT_END.search(line))
 
 
 class View:
@@ -30,7 +39,11 @@ class View:
 
     def again(self) -> View:
         """The view after fates have changed."""
-        return View(self.source, self.fates, self.words)
+        view = View(self.source, self.fates, self.words)
+        for name in ("short", "worded", "numbered"):  # these only lose what got a fate
+            kept = {i: found for i, found in getattr(self, name).items() if self.fates[i] is None}
+            view.__dict__[name] = kept
+        return view
 
     @cached_property
     def live(self) -> list[int]:
@@ -45,6 +58,15 @@ class View:
     def words_between(self, first: int, last: int) -> int:
         """The live words of the blocks after `first` and before `last`."""
         return self._words_before[last] - self._words_before[first + 1] if last > first else 0
+
+    @cached_property
+    def _prose_before(self) -> list[int]:
+        live = (0 if fate or self.is_listing(i) else self.words[i] for i, fate in enumerate(self.fates))
+        return list(accumulate(live, initial=0))
+
+    def prose_between(self, first: int, last: int) -> int:
+        """As `words_between`, without the lines of lists and tables."""
+        return self._prose_before[last] - self._prose_before[first + 1] if last > first else 0
 
     @property
     def num_words(self) -> int:
@@ -88,6 +110,11 @@ class View:
         return {i: head for i, head in found.items() if head is not None}
 
     @cached_property
+    def title_counts(self) -> Counter[str]:
+        """How often each short text comes."""
+        return Counter(same_words(text) for text in self.short.values())
+
+    @cached_property
     def marked(self) -> dict[int, Head]:
         """The headings that the format marks, whatever they say."""
         result = {}
@@ -102,8 +129,10 @@ class View:
         """Whether a block is lines of a list or table: short ones that begin with numbers or end with pages."""
         if self.source.blocks[index].in_table:
             return True
+        if self.words[index] > MAX_ENTRY_WORDS and "\n" not in self.source.raw(index):
+            return False
         lines = [line for line in self.source.raw(index).split("\n") if line.strip()]
         if any(len(line) > MAX_LISTED_LINE_CHARS for line in lines):
             return False
-        listed = sum(bool(LIST_START.match(line) or PAGE_AT_END.search(line)) for line in lines)
-        return listed >= 0.6 * len(lines) and (len(lines) > 1 or bool(PAGE_AT_END.search(lines[0])))
+        listed = sum(bool(LIST_START.match(line)) or ends_with_page(line) for line in lines)
+        return listed >= 0.6 * len(lines) and (len(lines) > 1 or ends_with_page(lines[0]))

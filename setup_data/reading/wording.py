@@ -81,6 +81,9 @@ CREDITS = re.compile(
 )
 
 
+MAX_KIND_CHARS = 80
+
+
 def may_end_story(text: str) -> bool:
     """Whether a heading begins what follows a story, also if it may as well come before one."""
     return bool(BACK.fullmatch(_bare(text)))
@@ -92,6 +95,8 @@ def _bare(text: str) -> str:
 
 def plain_kind(text: str) -> Kind | None:
     """What a heading without number says that it is, whatever its case and punctuation."""
+    if len(text) > MAX_KIND_CHARS:
+        return None
     words = _bare(text)
     for kind, pattern in _KINDS:
         if pattern.fullmatch(words):
