@@ -172,14 +172,14 @@ def _lists_several(text: str) -> bool:
     """Whether a later line is a heading, too: a contents table."""
     if "\n" not in text:
         return False
-    lines = text.split("\n")[1:]
-    return any(line and (worded_head(0, line) or number_head(0, line)) for line in lines)
+    lines = [line for line in text.split("\n")[1:] if may_be_heading(line)]
+    return any(worded_head(0, line) or number_head(0, line) for line in lines)
 
 
 def _stripped(text: str) -> str:
     """Without the ornaments around, and what a contents table adds."""
     text = text.strip()
-    if text[-1:].isdigit() or text[-1:] in (".", "…", "·", "_"):
+    if text[-1:].isdigit() or text.endswith(("..", ". .", "…", "·", "_ _")):
         text = LEADER.sub("", text)
     return text.strip(ORNAMENT + "[]").strip()
 
@@ -206,7 +206,8 @@ def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
         return None
     if may_be_heading(text) and (head := _numbered_head(index, text, level) or _special_head(index, text, level)):
         return head
-    if (kind := plain_kind(one_line(text))) and (level or is_title(one_line(text).rstrip(".:")) or " " not in text):
+    is_alone = level is not None or " " not in text or is_title(one_line(text).rstrip(".:"))
+    if is_alone and (kind := plain_kind(one_line(text))):
         return Head(index=index, kind=kind, label=one_line(text), level=level)
     return None
 
