@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger
@@ -70,6 +70,8 @@ def render_chat(
             add_generation_prompt=add_generation_prompt,
             **switches,
         )
+    except TemplateSyntaxError as error:
+        raise UserError(f"the chat template of {tokenizer.name_or_path!r} is broken: {error}; restore it") from error
     except TemplateError as error:
         raise UserError(
             f"the chat template of {tokenizer.name_or_path!r} refuses the roles {[m['role'] for m in messages]}: "

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from openrlhf.errors import UserError
-from openrlhf.utils.model_config import why_not_loaded
+from openrlhf.utils.model_config import UNREADABLE, why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +23,7 @@ def get_tokenizer(pretrain: str, *, trust_remote_code: bool = False) -> PreTrain
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrain, trust_remote_code=trust_remote_code, padding_side="left")
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(why_not_loaded("tokenizer", pretrain, error)) from None
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # transformers makes one up from the model's type
         raise UserError(

@@ -7,6 +7,7 @@ from transformers import ByT5Tokenizer, GPT2Config, LlamaConfig, Qwen2Config
 
 import support.chat_tokenizers as chat
 from openrlhf.errors import UserError
+from openrlhf.utils.model_config import get_model_config
 from openrlhf.utils.tokenizer import get_tokenizer, tokenizer_sha256
 
 
@@ -23,6 +24,18 @@ def test_an_empty_folder_and_a_wrong_name_have_no_tokenizer(tmp_path, monkeypatc
     for name in (str(tmp_path), "./nowhere"):
         with pytest.raises(UserError, match=r"^no tokenizer "):
             get_tokenizer(name)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"model_type": 1}'])
+def test_damaged_files_are_said_to_be_damaged(tmp_path, name, content):
+    chat.make_tokenizer(chat.CHATML).save_pretrained(tmp_path)
+    (tmp_path / name).write_text(content)
+    load = get_model_config if name == "config.json" else get_tokenizer
+    with pytest.raises(UserError) as error:
+        load(str(tmp_path))
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_hash_sees_vocabulary_and_template_and_not_the_last_call(tmp_path):

@@ -119,5 +119,10 @@ def test_tokenizer_without_chat_template_is_an_error():
         tokenize_prompt(chat.make_tokenizer(None), TURNS[:1])
 
 
+def test_a_broken_chat_template_is_called_that():
+    with pytest.raises(ValueError, match=r"chat template of .* is broken: "):
+        tokenize_prompt(chat.make_tokenizer("{% if %}"), TURNS[:1])
+
+
 def chat_text(tokenizer, messages):
     return tokenizer.apply_chat_template(messages, tokenize=False)
