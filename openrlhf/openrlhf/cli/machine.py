@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path on Linux."""
-RAY_SOCKET = "/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
+RAY_SOCKET = "/ncp-ray-abcdefgh/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 """The longest path that Ray makes a socket at, below its folder for temporary files."""
 
 
