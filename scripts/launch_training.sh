@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a Ray cluster on this machine, runs train_ncp.py on it with the paper's settings, and stops the cluster.
+# Runs train_ncp.py with the paper's settings, on a Ray cluster that starts and ends with it (openrlhf/cli/launch.py).
 # train_7b.sh and train_3b.sh set the model and call this; arguments of theirs go to train_ncp.py
 # after the paper's, so a later one wins.
 #
@@ -16,23 +16,31 @@
 #   NUM_ENGINES, ENGINE_GPUS    vLLM engines, and GPUs of each [2, 2]
 #   LOG_FILE                    copy of the output [DATA_DIR/NAME.log]
 #   NODE_IP                     address of Ray's head; another one than loopback lets other hosts join [127.0.0.1]
-#   RAY_PORT, DASHBOARD_PORT    [6379, 8265]
+#   RAY_PORT, DASHBOARD_PORT    [any free ones]
 #   RAY_AUTH_TOKEN_PATH         secret that clients of the cluster must show; made if missing [~/.ray/auth_token]
 set -euo pipefail
 
+fail() {
+  echo "launch: $*" >&2
+  exit 2
+}
+
+unset RAY_ADDRESS # the run has a cluster of its own
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 : "${MODEL:?set MODEL, or run train_7b.sh or train_3b.sh}"
 : "${SAMPLES_PER_PROMPT:?set SAMPLES_PER_PROMPT, or run train_7b.sh or train_3b.sh}"
 NAME=${NAME:-ncp}
-DATA_DIR=$(cd "${DATA_DIR:-$PWD}" && pwd)
+cd_to=${DATA_DIR:-$PWD}
+DATA_DIR=$(cd "$cd_to" 2>/dev/null && pwd) || fail "DATA_DIR=$cd_to: no such folder"
 BASELINE_PPL_PATH=${BASELINE_PPL_PATH:-$DATA_DIR/prompt_to_datapoint_with_baseline_ppl_${NICE_MODEL_NAME:-$NAME}.pkl}
 TRAIN_GPUS=${TRAIN_GPUS:-4}
 NUM_ENGINES=${NUM_ENGINES:-2}
 ENGINE_GPUS=${ENGINE_GPUS:-2}
 LOG_FILE=${LOG_FILE:-$DATA_DIR/$NAME.log}
 NODE_IP=${NODE_IP:-127.0.0.1}
-RAY_PORT=${RAY_PORT:-6379}
-DASHBOARD_PORT=${DASHBOARD_PORT:-8265}
+if [[ $DATA_DIR == *,* ]]; then
+  fail "DATA_DIR=$DATA_DIR: a comma separates data sets in --prompt_data; use a folder without one"
+fi
 
 job=(
   python3 "$root/train_ncp.py"
@@ -64,56 +72,14 @@ if [[ ${DRY_RUN:-0} == 1 ]]; then
   exit 0
 fi
 
-# Whoever reaches the jobs API can run code, so clients must show a token, on loopback too.
-export RAY_AUTH_MODE=token
-if [[ -z ${RAY_AUTH_TOKEN:-} ]]; then
-  export RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
-  if [[ ! -s $RAY_AUTH_TOKEN_PATH ]]; then
-    mkdir -p "$(dirname "$RAY_AUTH_TOKEN_PATH")"
-    (umask 077 && python3 -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
-    echo "launch: wrote a new cluster token to $RAY_AUTH_TOKEN_PATH"
-  fi
+launch=(python3 -P -m openrlhf.cli.launch) # -P: ./openrlhf, the folder, must not stand in for the package
+if ! python3 -P -c 'import importlib.util, openrlhf.cli; assert importlib.util.find_spec("ray")' 2>/dev/null; then
+  fail "$(command -v python3 || echo "python3 (not found)") has not got openrlhf and Ray; activate the environment that" \
+    "they are installed in (source .venv/bin/activate), or install requirements.txt and then openrlhf/"
 fi
-export RAY_worker_niceness=${RAY_worker_niceness:-0} # Ray's default, 15, starves workers on a busy machine
-export RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
-if [[ $NODE_IP == 127.0.0.1 ]]; then
-  # Ray otherwise replaces a loopback address by the machine's own and listens on every interface. The variable is
-  # named after the systems on which this is the default.
-  export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # Ray's workers import ray_utils.py
+if [[ $NODE_IP == 127.* ]]; then # what this machine cannot run is refused before a cluster starts
+  OPENRLHF_LOG_LEVEL=ERROR "${job[@]}" --check_only
 fi
-api=http://$NODE_IP:$DASHBOARD_PORT
-
-# --block keeps the cluster tied to this one process: ending it ends this cluster and no other.
-ray start --head --block --disable-usage-stats --node-ip-address "$NODE_IP" --port "$RAY_PORT" \
-  --dashboard-host "$NODE_IP" --dashboard-port "$DASHBOARD_PORT" >>"$LOG_FILE" 2>&1 &
-ray_pid=$!
-stop_cluster() {
-  kill "$ray_pid" 2>/dev/null || true
-  wait "$ray_pid" || true
-}
-trap stop_cluster EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-echo "launch: starting Ray on $NODE_IP; output goes to $LOG_FILE as well"
-deadline=$((SECONDS + 120))
-until ray job list --address "$api" >/dev/null 2>&1; do
-  kill -0 "$ray_pid" 2>/dev/null || {
-    tail -n 5 "$LOG_FILE" >&2
-    echo "launch: Ray did not start; more is in $LOG_FILE (a port in use? set RAY_PORT or DASHBOARD_PORT)" >&2
-    exit 1
-  }
-  ((SECONDS < deadline)) || {
-    echo "launch: Ray's jobs API at $api did not answer within two minutes; see $LOG_FILE" >&2
-    exit 1
-  }
-  sleep 1
-done
-
-# Built by json.dumps, so that no character of a path can break the JSON.
-runtime_env=$(python3 - "$root${PYTHONPATH:+:$PYTHONPATH}" <<'PY'
-import json, sys
-print(json.dumps({"env_vars": {"PYTHONPATH": sys.argv[1], "PYTHONUNBUFFERED": "1"}}))
-PY
-)
-PYTHONUNBUFFERED=1 ray job submit --address "$api" --runtime-env-json "$runtime_env" -- "${job[@]}" 2>&1 | tee -a "$LOG_FILE"
+exec "${launch[@]}" --log "$LOG_FILE" --node_ip "$NODE_IP" ${RAY_PORT:+--port "$RAY_PORT"} \
+  ${DASHBOARD_PORT:+--dashboard_port "$DASHBOARD_PORT"} -- "${job[@]}"

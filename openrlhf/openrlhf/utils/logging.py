@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
+from pathlib import Path
 
 ROOT_NAME = "openrlhf"
+OUR_LINE = re.compile(r"^\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL) \[\d+\] openrlhf\b")
 NOISY_LIBRARIES = ("DeepSpeed", "transformers", "accelerate", "torch.distributed", "filelock", "httpx")
 
 
@@ -35,14 +38,25 @@ def init_logger(name: str) -> logging.Logger:
     """The logger of one module; call it with `__name__`. All of them write to standard error through one handler."""
     root = logging.getLogger(ROOT_NAME)
     if not root.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)s [%(rank)s] %(name)s: %(message)s", "%H:%M:%S")
-        )
-        handler.addFilter(_RankFilter())
-        root.addHandler(handler)
+        _add_handler(logging.StreamHandler())
         root.setLevel(log_level())
     return logging.getLogger(name if name.partition(".")[0] == ROOT_NAME else f"{ROOT_NAME}.{name}")
+
+
+def is_our_line(line: str) -> bool:
+    """Whether one of these loggers wrote it."""
+    return OUR_LINE.match(line) is not None
+
+
+def add_log_file(path: Path) -> None:
+    """Appends everything that is logged in this process to a file, too. Raises OSError where it cannot be written."""
+    _add_handler(logging.FileHandler(path))
+
+
+def _add_handler(handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(rank)s] %(name)s: %(message)s", "%H:%M:%S"))
+    handler.addFilter(_RankFilter())
+    logging.getLogger(ROOT_NAME).addHandler(handler)
 
 
 def quiet_libraries() -> None:
