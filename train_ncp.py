@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openrlhf.cli.train_ppo_ray import launch
+from openrlhf.utils.signals import quit_at_once
 
 if TYPE_CHECKING:
     from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
@@ -32,4 +33,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    quit_at_once()  # further imports take seconds
     sys.exit(main())

@@ -10,13 +10,13 @@ loop of `trainer/ppo_trainer.py`; the trained policy is saved.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrlhf.cli.command import FAULT, INTERRUPTED, exit_on_sigterm, run_command
+from openrlhf.cli.command import FAULT, run_command
 from openrlhf.cli.flags import parse_args, run_settings
 from openrlhf.cli.hub import hub_problem
 from openrlhf.cli.machine import driver_num_gpus, temporary_folder_problem
@@ -24,6 +24,7 @@ from openrlhf.cli.validate import ConfigError, checked_config, context_problems,
 from openrlhf.config import TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
+from openrlhf.utils.signals import stop_signals
 
 if TYPE_CHECKING:
     from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
@@ -62,21 +63,19 @@ def launch(argv: Sequence[str] | None, load_actor_class: Callable[[], type[Actor
 
 def run_training(config: TrainConfig, actor_class: type[ActorModelRayActor], settings: dict[str, Any]) -> int | None:
     """Trains, and takes Ray down in any case. Returns the exit code."""
-    import ray
     from ray.exceptions import RayError
 
-    try:
-        train(config, actor_class, settings)
-    except UserError:  # in a worker, too: Ray's error is of both classes
-        raise
-    except RayError as error:  # raised in a worker; it names the worker and holds its traceback
-        logger.error("training ended early: %s", error)
-        return FAULT
-    except KeyboardInterrupt:
-        logger.error("interrupted; resume from the last checkpoint with --load_checkpoint")
-        return INTERRUPTED
-    finally:
-        ray.shutdown()
+    with stop_signals(first=say_stopping, second=kill_workers) as signals:
+        try:
+            train(config, actor_class, settings, on_start=signals.arm)
+        except UserError:  # in a worker, too: Ray's error is of both classes
+            raise
+        except RayError as error:  # raised in a worker; it names the worker and holds its traceback
+            logger.error("training ended early: %s\n%s", error, resume_advice(config))
+            return FAULT
+        except KeyboardInterrupt:
+            logger.warning("ended by a signal. %s", resume_advice(config))
+            return signals.exit_code
     return None
 
 
@@ -95,9 +94,31 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ConfigError(problems)
 
 
+def say_stopping(name: str) -> None:
+    logger.warning("%s: ending the workers, which takes seconds; a second signal kills them", name)
+
+
+def kill_workers() -> None:
+    from openrlhf.utils.processes import descendants, end_processes
+
+    end_processes(descendants(), grace_s=0)
+
+
+def resume_advice(config: TrainConfig) -> str:
+    """How the run goes on, as far as it can."""
+    from openrlhf.utils.checkpoints import newest_checkpoint
+
+    path = Path(config.checkpoint.ckpt_path) / "_actor"
+    checkpoint = newest_checkpoint(path) if path.is_dir() else None
+    if checkpoint is None:
+        return "There is no complete checkpoint to resume from (--save_steps makes them)."
+    return f"The same command with --load_checkpoint goes on from {path / checkpoint.tag}."
+
+
 def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> TrainConfig:
     """The run's configuration, once flags, GPUs and data have been checked. Raises UserError saying what is wrong."""
     from openrlhf.trainer.preflight import check_outputs
+    from openrlhf.trainer.ray.cluster import available_gpus
     from openrlhf.utils.tokenizer import get_tokenizer
 
     config = checked_config(args, num_gpus=available_gpus())
@@ -117,53 +138,32 @@ def check_context(config: TrainConfig) -> None:
         raise ConfigError(problems)
 
 
-def available_gpus() -> int:
-    """GPUs of the cluster that RAY_ADDRESS names (a submitted job has one), or of this machine."""
-    import ray
+def train(
+    config: TrainConfig,
+    actor_class: type[ActorModelRayActor],
+    run_config: dict[str, Any],
+    *,
+    on_start: Callable[[], None] = lambda: None,
+) -> None:
+    """Starts Ray and all workers, trains, saves. The first failure of any worker ends it and is raised here.
 
-    from openrlhf.utils.devices import num_gpus
+    Args:
+        run_config: the resolved command line, kept beside the metrics.
+        on_start: called once Ray is up.
+    """
+    from openrlhf.trainer.ray.cluster import ray_cluster
 
-    if "RAY_ADDRESS" in os.environ:
-        start_ray()
-        return int(ray.cluster_resources().get("GPU", 0))
-    return num_gpus()
-
-
-def start_ray() -> None:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine, on loopback only."""
-    import ray
-    from ray._private import ray_constants
-
-    from openrlhf.utils.devices import num_gpus
-
-    if ray.is_initialized():
-        return
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.WARNING)
-        return
-    os.environ.setdefault("RAY_worker_niceness", "0")  # workers would run at nice 15
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Otherwise Ray takes the host's own address instead of the one given below, and listens on all.
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
-        address="local",
-        num_gpus=num_gpus(),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )
+    with ray_cluster(on_start=on_start, advice=lambda: resume_advice(config)):
+        run_workers(config, actor_class, run_config)
 
 
-def train(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config: dict[str, Any]) -> None:
-    """Starts all workers, trains, saves. The first failure of any worker ends it and is raised here."""
+def run_workers(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config: dict[str, Any]) -> None:
+    """The run on a cluster that is up."""
     from openrlhf.datasets.chat import stop_token_ids
     from openrlhf.trainer.ray.launcher import PPORayActorGroup, ReferenceModelRayActor, wait_all
     from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
     from openrlhf.utils.tokenizer import get_tokenizer
 
-    start_ray()
-    exit_on_sigterm()
     placement = config.placement
     tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
     stops = stop_token_ids(tokenizer, chat=config.data.apply_chat_template)

@@ -11,19 +11,20 @@ from typing import Any
 
 import ray
 import torch
-from ray.util.placement_group import PlacementGroup, placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+import torch.distributed as dist
+from ray.util.placement_group import PlacementGroup
 
 from openrlhf.config import TrainConfig
-from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import SharedPrefixBatch
+from openrlhf.trainer.ray.cluster import in_bundle, reserve_gpus
 from openrlhf.utils.deepspeed.strategy import get_strategy
+from openrlhf.utils.devices import dist_backend
 from openrlhf.utils.logging import quiet_libraries
+from openrlhf.utils.network import use_interface_of
 
 DISTRIBUTED_TIMEOUT = timedelta(minutes=60)
-PLACEMENT_TIMEOUT_S = 60
 
 
 class BasePPORole:
@@ -34,20 +35,29 @@ class BasePPORole:
         self.rank = rank
         self.world_size = world_size
 
-    def rendezvous_address(self) -> tuple[str, int]:
-        """Rank 0's address and a free port, for the group's process group."""
-        address = ray.util.get_node_ip_address()
-        with socket.create_server((address, 0)) as listener:
-            return address, listener.getsockname()[1]
+    def open_rendezvous(self) -> tuple[str, int]:
+        """Rank 0's address and the port on which it listens for the other ranks."""
+        self._listener = socket.create_server((ray.util.get_node_ip_address(), 0))
+        address, port = self._listener.getsockname()[:2]
+        return address, port
 
     def join_group(self, address: str, port: int, seed: int) -> None:
         """Joins the group's process group. Blocks until all ranks are there."""
+        use_interface_of(ray.util.get_node_ip_address())
         os.environ.update(
             MASTER_ADDR=address,
             MASTER_PORT=str(port),
             RANK=str(self.rank),
             WORLD_SIZE=str(self.world_size),
             LOCAL_RANK="0",  # Ray shows a worker its own GPU alone
+        )
+        # The given socket listens on one address; a store that opens its own would listen on all.
+        listen_fd = self._listener.detach() if self.rank == 0 else None
+        store = dist.TCPStore(
+            address, port, self.world_size, self.rank == 0, DISTRIBUTED_TIMEOUT, master_listen_fd=listen_fd
+        )
+        dist.init_process_group(
+            dist_backend(), store=store, rank=self.rank, world_size=self.world_size, timeout=DISTRIBUTED_TIMEOUT
         )
         self.strategy = get_strategy(seed=seed, timeout=DISTRIBUTED_TIMEOUT)
 
@@ -98,7 +108,7 @@ class PPORayActorGroup:
             )
             for rank in range(world_size)
         ]
-        address, port = ray.get(self.workers[0].rendezvous_address.remote())
+        address, port = ray.get(self.workers[0].open_rendezvous.remote())
         wait_all(self.run("join_group", address, port, seed))
 
     def run(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
@@ -115,25 +125,8 @@ class PPORayActorGroup:
         return {
             "num_gpus": gpu_share,
             "num_cpus": gpu_share,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                placement_group=self.placement, placement_group_bundle_index=rank
-            ),
+            "scheduling_strategy": in_bundle(self.placement, rank),
         }
-
-
-def reserve_gpus(num_gpus: int) -> PlacementGroup:
-    """One bundle a GPU, packed on as few nodes as possible.
-
-    Raises:
-        UserError: the cluster has not got that many free.
-    """
-    group = placement_group([{"GPU": 1, "CPU": 1}] * num_gpus, strategy="PACK")
-    if not group.wait(PLACEMENT_TIMEOUT_S):
-        raise UserError(
-            f"no room for {num_gpus} training GPUs: free are {ray.available_resources().get('GPU', 0):g} GPUs and "
-            f"{ray.available_resources().get('CPU', 0):g} CPUs"
-        )
-    return group
 
 
 def wait_all(references: Sequence[Any]) -> list[Any]:

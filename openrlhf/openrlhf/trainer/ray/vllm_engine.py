@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
-from ray.util.placement_group import placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from openrlhf.config import EngineConfig, SamplingConfig
+from openrlhf.trainer.ray.cluster import in_bundle, reserve_engine_gpus
 from openrlhf.trainer.ray.vllm_api import Completion, build_engine, read_completion, sampling_params
+from openrlhf.utils.network import use_interface_of
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PLACEMENT_TIMEOUT_S = 60
 DEFAULT_CPU_KV_CACHE_GIB = 2.0
 """91,000 tokens of a 135M model (30 layers, 3 KV heads of 64) in bf16, half as many in fp32."""
 
@@ -69,6 +68,9 @@ class LLMRayActor:
 
     async def start(self) -> None:
         """Loads the model."""
+        address = ray.util.get_node_ip_address()
+        os.environ.setdefault("VLLM_HOST_IP", address)
+        use_interface_of(address)
         self._engine: LLMEngine = await self._in_engine_thread(
             build_engine, self._model, self._config, self._cpu_kv_cache_gib
         )
@@ -200,7 +202,7 @@ def create_vllm_engines(
         cpu_kv_cache_gib: size of each CPU engine's key-value cache; the variable VLLM_CPU_KVCACHE_SPACE overrides it.
 
     Raises:
-        ValueError: the Ray cluster has not got the GPUs.
+        UserError: the Ray cluster has not got the GPUs.
     """
     if config.sync_backend == "nccl":
         options = _gpu_actor_options(config)
@@ -216,21 +218,10 @@ def create_vllm_engines(
 
 
 def _gpu_actor_options(config: EngineConfig) -> list[dict[str, Any]]:
-    """One bundle, hence one node, per engine: its tensor-parallel workers are child processes of the actor."""
-    bundle = {"GPU": config.tensor_parallel_size, "CPU": 1}
-    group = placement_group([bundle] * config.num_engines, strategy="PACK")
-    if not group.wait(PLACEMENT_TIMEOUT_S):
-        raise ValueError(
-            f"no room for {config.num_engines} vLLM engines of {config.tensor_parallel_size} GPUs each: free are "
-            f"{ray.available_resources().get('GPU', 0):g} GPUs; lower --vllm_num_engines or "
-            f"--vllm_tensor_parallel_size, or give the trainers fewer GPUs"
-        )
+    group = reserve_engine_gpus(config.num_engines, config.tensor_parallel_size)
     return [
         _actor_options(
-            {},
-            num_gpus=config.tensor_parallel_size,
-            num_cpus=1,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+            {}, num_gpus=config.tensor_parallel_size, num_cpus=1, scheduling_strategy=in_bundle(group, index)
         )
         for index in range(config.num_engines)
     ]

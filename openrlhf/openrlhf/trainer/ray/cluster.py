@@ -1,0 +1,196 @@
+"""The Ray cluster that a run uses: started or joined, watched, and its GPUs reserved."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import psutil
+import ray
+from ray._private import ray_constants
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from openrlhf.errors import UserError
+from openrlhf.trainer.ray.session import SessionFolder, prepare_environment, session_folder
+from openrlhf.trainer.ray.worker_output import show_worker_output
+from openrlhf.utils.devices import num_gpus
+from openrlhf.utils.logging import init_logger
+from openrlhf.utils.network import LOOPBACK
+from openrlhf.utils.processes import adopt_orphans, descendants, end_processes
+
+logger = init_logger(__name__)
+
+PLACEMENT_TIMEOUT_S = 60
+VITAL_PROCESSES = ("gcs_server", "raylet")
+WATCH_SECONDS = 0.5
+
+
+@contextmanager
+def ray_cluster(*, on_start: Callable[[], None] = lambda: None, advice: Callable[[], str] = str) -> Iterator[None]:
+    """Within: Ray is up. Joins the cluster of RAY_ADDRESS, or starts one on this machine that ends with the block.
+
+    A cluster of our own listens on loopback only, keeps its files to itself, and takes this process with it where it
+    dies: the exit code is then 1.
+
+    Args:
+        on_start: called once Ray is up, which has installed signal handlers of its own.
+        advice: what to tell whose cluster died, in one sentence.
+
+    Raises:
+        UserError: the token or the temporary folder cannot be used.
+    """
+    if "RAY_ADDRESS" in os.environ or ray.is_initialized():
+        join_cluster()
+        on_start()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    prepare_environment()
+    before = set(descendants())
+    adopt_orphans()
+    with session_folder() as folder, _end_what_started(before), _watch(folder, before, advice) as over:
+        try:
+            _start(folder)
+            on_start()
+            yield
+        except UserError:
+            raise
+        except Exception:
+            folder.keep = True
+            logger.error("Ray's logs are in %s until the next start", folder.path)
+            raise
+        finally:
+            over.set()  # what ends now ends on purpose
+            ray.shutdown()
+
+
+def join_cluster() -> None:
+    """Connects to the cluster of RAY_ADDRESS, once."""
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING)
+        show_worker_output()
+
+
+def available_gpus() -> int:
+    """GPUs of the cluster that RAY_ADDRESS names (the launcher's, say), or of this machine."""
+    if "RAY_ADDRESS" in os.environ:
+        join_cluster()
+        return int(ray.cluster_resources().get("GPU", 0))
+    return num_gpus()
+
+
+def _start(folder: SessionFolder) -> None:
+    # Read when Ray is imported, so that the environment comes too late for this process.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(
+        address="local",
+        num_gpus=num_gpus(),
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        _node_ip_address=LOOPBACK,
+        _temp_dir=str(folder.path),
+    )
+    show_worker_output()
+
+
+@contextmanager
+def _end_what_started(before: set[psutil.Process]) -> Iterator[None]:
+    """Nothing that starts inside outlives it; what was there `before` stays."""
+    try:
+        yield
+    finally:
+        end_processes([process for process in descendants() if process not in before], grace_s=0)
+
+
+@contextmanager
+def _watch(folder: SessionFolder, before: set[psutil.Process], advice: Callable[[], str]) -> Iterator[threading.Event]:
+    """Ends this process as soon as one of Ray's vital ones is gone: Ray itself takes a minute to notice.
+
+    Yields what is set to stop watching.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        alive: set[psutil.Process] = set()
+        while not over.wait(WATCH_SECONDS):
+            alive |= {p for p in psutil.Process().children() if p not in before and _name(p) in VITAL_PROCESSES}
+            dead = [process for process in alive if not is_alive(process)]
+            if dead and not over.is_set():
+                _die(dead[0].name(), folder, before, advice)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield over
+    finally:
+        over.set()
+        thread.join()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _die(name: str, folder: SessionFolder, before: set[psutil.Process], advice: Callable[[], str]) -> NoReturn:
+    logger.error("Ray's %s died, and the run with it (out of memory? killed?). %s", name, advice())
+    end_processes([process for process in descendants() if process not in before], grace_s=0)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def reserve_gpus(num_gpus: int) -> PlacementGroup:
+    """One bundle a GPU, packed on as few nodes as possible.
+
+    Raises:
+        UserError: the cluster has not got that many free.
+    """
+    return _reserve([{"GPU": 1, "CPU": 1}] * num_gpus, f"{num_gpus} training GPUs", "lower --actor_num_gpus_per_node")
+
+
+def reserve_engine_gpus(num_engines: int, gpus_per_engine: int) -> PlacementGroup:
+    """One bundle, hence one node, an engine: its tensor-parallel workers are child processes of the actor.
+
+    Raises:
+        UserError: the cluster has not got that many free.
+    """
+    return _reserve(
+        [{"GPU": gpus_per_engine, "CPU": 1}] * num_engines,
+        f"{num_engines} vLLM engines of {gpus_per_engine} GPUs each",
+        "lower --vllm_num_engines or --vllm_tensor_parallel_size, or give the trainers fewer GPUs",
+    )
+
+
+def _reserve(bundles: list[dict[str, float]], what: str, instead: str) -> PlacementGroup:
+    group = placement_group(bundles, strategy="PACK")
+    if not group.wait(PLACEMENT_TIMEOUT_S):
+        free = ray.available_resources()
+        raise UserError(
+            f"no room for {what}: free are {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs; {instead}"
+        )
+    return group
+
+
+def in_bundle(group: PlacementGroup, index: int) -> PlacementGroupSchedulingStrategy:
+    """Places a worker in one of the group's bundles."""
+    return PlacementGroupSchedulingStrategy(placement_group=group, placement_group_bundle_index=index)

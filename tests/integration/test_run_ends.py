@@ -1,0 +1,130 @@
+"""How runs of `train_ncp.py` end that do not end by themselves, and what they open and print until then."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.processes import is_loopback_only, wait_until
+from support.tiny_run import arguments, command, make_world, quiet_environment
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@dataclass
+class Run:
+    process: subprocess.Popen[bytes]
+    log: Path
+    ray_folder: Path
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def below(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def named(self, name: str) -> psutil.Process | None:
+        return next((process for process in self.below() if process.is_running() and process.name() == name), None)
+
+    def left(self, processes: list[psutil.Process]) -> list[psutil.Process]:
+        return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@contextmanager
+def start(argv: list[str], folder: Path) -> Iterator[Run]:
+    log = folder / "log"
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as ray_folder, log.open("wb") as file:
+        process = subprocess.Popen(
+            command(argv),
+            env={**quiet_environment(), "RAY_TMPDIR": ray_folder},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield Run(process, log, Path(ray_folder))
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def test_a_signal_ends_a_run_that_listens_on_loopback_only(world: Path, tmp_path: Path):
+    """Its log has whole lines and no bars; without a checkpoint none is promised."""
+    with start(arguments(world, tmp_path, num_episodes=500, eval_steps=None), tmp_path) as run:
+        wait_until(lambda: "step 2/" in run.text(), alive=run.process, timeout_s=200)
+        below = run.below()
+        assert is_loopback_only(below)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(timeout=30) == 143
+        assert run.left(below) == []
+        assert not list(run.ray_folder.iterdir())
+        text = run.text()
+    assert "SIGTERM: ending the workers" in text
+    assert "There is no complete checkpoint to resume from" in text
+    assert "Traceback" not in text
+    assert "*** SIGTERM" not in text
+    assert "\r" not in text
+    assert "%|" not in text
+    assert "\x1b" not in text
+    assert len(re.findall(r"^\d\d:\d\d:\d\d INFO \[0\] openrlhf\S+ step \d", text, flags=re.MULTILINE)) >= 2
+
+
+def test_a_dead_head_ends_the_run_and_names_the_checkpoint(world: Path, tmp_path: Path):
+    argv = arguments(world, tmp_path, num_episodes=500, eval_steps=None, save_steps=1)
+    with start(argv, tmp_path) as run:
+        wait_until(lambda: list(tmp_path.glob("checkpoints/_actor/*/COMPLETE")), alive=run.process, timeout_s=200)
+        below, head = run.below(), run.named("gcs_server")
+        assert head is not None
+        head.kill()
+        assert run.process.wait(timeout=20) == 1
+        assert run.left(below) == []
+    assert "Ray's gcs_server died" in run.text()
+    assert re.search(r"--load_checkpoint goes on from \S+global_step\d", run.text())
+
+
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_head_that_dies_while_ray_starts_ends_the_run_with_one_line(name: str, world: Path, tmp_path: Path):
+    with start(arguments(world, tmp_path), tmp_path) as run:
+        wait_until(lambda: run.named(name), alive=run.process, timeout_s=100)
+        time.sleep(1)  # it has been seen
+        head = run.named(name)
+        assert head is not None
+        head.kill()
+        assert run.process.wait(timeout=20) == 1
+    assert f"Ray's {name} died" in run.text()
+    assert "Traceback" not in run.text()
+
+
+def test_a_killed_driver_leaves_nothing_behind(world: Path, tmp_path: Path):
+    with start(arguments(world, tmp_path), tmp_path) as run:
+        wait_until(lambda: "loading models" in run.text(), alive=run.process, timeout_s=100)
+        time.sleep(3)  # the reaper has looked
+        below = run.below()
+        run.process.kill()
+        run.process.wait()
+        wait_until(lambda: not run.left(below) and not list(run.ray_folder.iterdir()), timeout_s=15)
+
+
+@pytest.mark.parametrize("after_s", [0.3, 1.5])
+def test_a_signal_during_the_imports_ends_quietly(after_s: float, world: Path, tmp_path: Path):
+    with start(arguments(world, tmp_path), tmp_path) as run:
+        time.sleep(after_s)
+        os.kill(run.process.pid, signal.SIGINT)
+        assert run.process.wait(timeout=10) == 130
+    assert len(run.text().splitlines()) == 1
+    assert run.text().startswith("SIGINT: ended before anything started")
