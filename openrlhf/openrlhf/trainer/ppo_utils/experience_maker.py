@@ -25,7 +25,7 @@ from openrlhf.trainer.ppo_utils.advantages import (
     whitening_sums,
 )
 from openrlhf.trainer.ppo_utils.finite import non_finite_samples, refuse_non_finite
-from openrlhf.trainer.ppo_utils.lockstep import ReferenceClient, in_lockstep
+from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
 from openrlhf.trainer.ppo_utils.rollout import (
@@ -39,6 +39,7 @@ from openrlhf.trainer.ppo_utils.rollout import (
 )
 from openrlhf.trainer.ppo_utils.rollout_metrics import add_logprob_metrics, add_reward_metrics
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt, Rewards, Samples
+from openrlhf.trainer.ray.reference import ReferenceClient
 from openrlhf.utils.deepspeed.collectives import all_reduce
 from openrlhf.utils.devices import device_type
 

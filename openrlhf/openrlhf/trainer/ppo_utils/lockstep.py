@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from openrlhf.models.shared_prefix import SharedPrefixBatch
-from openrlhf.utils.deepspeed.collectives import all_gather_object, all_reduce
+from openrlhf.utils.deepspeed.collectives import all_reduce
 
 T = TypeVar("T")
 
@@ -20,44 +18,3 @@ def in_lockstep(items: Sequence[T], empty: T) -> Iterator[tuple[T, bool]]:
     count = int(all_reduce(len(items), op="max"))
     for index in range(count):
         yield (items[index] if index < len(items) else empty), index == count - 1
-
-
-class ReferenceClient:
-    """One actor rank's way to the reference model's workers.
-
-    Forwards are submitted without waiting. `close_phase` then lets all actor ranks agree on how many forwards each
-    worker was given and tops the short ones up with empty ones, so the workers' collectives match call by call.
-    """
-
-    def __init__(self, workers: Sequence[Any], *, rank: int, world_size: int) -> None:
-        """`workers`: handles of `ReferenceModelRayActor`, by rank; `rank` and `world_size` are the actor group's."""
-        self._workers = list(workers)
-        # Enough workers: each rank has its own, in turn. Fewer workers than ranks: ranks share one.
-        self._mine = list(range(len(workers)))[rank::world_size] or [rank % len(workers)]
-        self._topped_up_by_me = [w for w in range(len(workers)) if w % world_size == rank]
-        self._submitted: Counter[int] = Counter()
-        self._turn = 0
-
-    def submit(self, batches: Sequence[SharedPrefixBatch], *, temperature: float = 1.0) -> list[Any]:
-        """One object reference a batch, to that batch's label log-probs (L,) fp32."""
-        references = []
-        for batch in batches:
-            worker = self._mine[self._turn % len(self._mine)]
-            self._turn += 1
-            references.append(self._forward(worker, batch, temperature))
-        return references
-
-    def close_phase(self) -> None:
-        """Collective over the actor ranks; call it once all of a phase's forwards are submitted, before waiting."""
-        totals: Counter[int] = Counter()
-        for submitted in all_gather_object(dict(self._submitted)):
-            totals.update(submitted)
-        target = max(totals.values(), default=0)
-        for worker in self._topped_up_by_me:
-            for _ in range(target - totals[worker]):
-                self._forward(worker, SharedPrefixBatch.empty(), 1.0)
-        self._submitted.clear()
-
-    def _forward(self, worker: int, batch: SharedPrefixBatch, temperature: float) -> Any:
-        self._submitted[worker] += 1
-        return self._workers[worker].forward.remote(batch, temperature)

@@ -1,79 +1,20 @@
-"""Ray workers: one process a rank, in groups, placed on GPUs (or on the CPU where there are none)."""
+"""Groups of Ray workers: one process a rank, placed on GPUs, or on the CPU where there are none.
+
+Workers of both roles are importable from here, as upstream has them.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
-from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import ray
-import torch
-import torch.distributed as dist
 from ray.util.placement_group import PlacementGroup
 
-from openrlhf.config import TrainConfig
-from openrlhf.models.actor import Actor, load_causal_lm
-from openrlhf.models.pack_check import check_packs
-from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ray.cluster import in_bundle, reserve_gpus
-from openrlhf.utils.deepspeed.strategy import get_strategy
-from openrlhf.utils.devices import dist_backend
-from openrlhf.utils.logging import quiet_libraries
-from openrlhf.utils.network import use_interface_of
-
-DISTRIBUTED_TIMEOUT = timedelta(minutes=60)
-
-
-class BasePPORole:
-    """One rank of a group. Undecorated: `PPORayActorGroup` turns it into a Ray actor, subclasses add or override."""
-
-    def __init__(self, *, rank: int, world_size: int) -> None:
-        quiet_libraries()
-        self.rank = rank
-        self.world_size = world_size
-
-    def open_rendezvous(self) -> tuple[str, int]:
-        """Rank 0's address and the port on which it listens for the other ranks."""
-        self._listener = socket.create_server((ray.util.get_node_ip_address(), 0))
-        address, port = self._listener.getsockname()[:2]
-        return address, port
-
-    def join_group(self, address: str, port: int, seed: int) -> None:
-        """Joins the group's process group. Blocks until all ranks are there."""
-        use_interface_of(ray.util.get_node_ip_address())
-        os.environ.update(
-            MASTER_ADDR=address,
-            MASTER_PORT=str(port),
-            RANK=str(self.rank),
-            WORLD_SIZE=str(self.world_size),
-            LOCAL_RANK="0",  # Ray shows a worker its own GPU alone
-        )
-        # The given socket listens on one address; a store that opens its own would listen on all.
-        listen_fd = self._listener.detach() if self.rank == 0 else None
-        store = dist.TCPStore(
-            address, port, self.world_size, self.rank == 0, DISTRIBUTED_TIMEOUT, master_listen_fd=listen_fd
-        )
-        dist.init_process_group(
-            dist_backend(), store=store, rank=self.rank, world_size=self.world_size, timeout=DISTRIBUTED_TIMEOUT
-        )
-        self.strategy = get_strategy(seed=seed, timeout=DISTRIBUTED_TIMEOUT)
-
-
-class ReferenceModelRayActor(BasePPORole):
-    """Holds the frozen reference model: its log-probs serve VR-CLI scoring and the KL term."""
-
-    def init_model(self, config: TrainConfig) -> None:
-        model = self.strategy.load_model(partial(load_causal_lm, config.reference), config.ref_deepspeed)
-        self.actor = Actor(self.strategy.prepare_eval(model, deepspeed=config.ref_deepspeed))
-        check_packs(self.actor.model, name=config.reference.pretrain)
-
-    @torch.no_grad()
-    def forward(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> torch.Tensor:
-        """fp32 CPU log-probs (L,) of the batch's labels."""
-        return self.actor(batch, temperature).cpu()
+from openrlhf.trainer.ray.reference import ReferenceModelRayActor as ReferenceModelRayActor
+from openrlhf.trainer.ray.role import BasePPORole as BasePPORole
 
 
 class PPORayActorGroup:

@@ -20,11 +20,11 @@ from openrlhf.models.pack_check import check_packs
 from openrlhf.trainer.plot import plot_metrics
 from openrlhf.trainer.ppo_trainer import PPOTrainer, TrainingRun
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
-from openrlhf.trainer.ppo_utils.lockstep import ReferenceClient
 from openrlhf.trainer.ppo_utils.metrics import PhaseTimer
 from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
 from openrlhf.trainer.ppo_utils.samples import Prompt
-from openrlhf.trainer.ray.launcher import BasePPORole
+from openrlhf.trainer.ray.reference import ReferenceClient
+from openrlhf.trainer.ray.role import BasePPORole
 from openrlhf.trainer.ray.weight_transfer import WeightSender
 from openrlhf.trainer.resume import find_resume_point
 from openrlhf.trainer.tracking import MetricsLogger
