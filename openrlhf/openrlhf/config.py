@@ -82,7 +82,10 @@ class EngineConfig:
 
     num_engines: int = 1
     tensor_parallel_size: int = 1
+    device: Literal["cuda", "cpu"] = "cuda"
+    """What the engines run on: a fact of the machine or cluster, not a flag."""
     sync_backend: SyncBackend = "nccl"
+    """How the trainer's weights reach them."""
     enable_prefix_caching: bool = False
     enforce_eager: bool = False
     gpu_memory_utilization: float = 0.9

@@ -19,7 +19,9 @@ from openrlhf.trainer.ray.vllm_api import Completion
 from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
 
 VOCAB_SIZE = 512
-CONFIG = EngineConfig(sync_backend="gloo", enable_prefix_caching=True, enforce_eager=True, max_model_len=512)
+CONFIG = EngineConfig(
+    device="cpu", sync_backend="gloo", enable_prefix_caching=True, enforce_eager=True, max_model_len=512
+)
 GREEDY = SamplingConfig(temperature=0.0, max_tokens=24)
 # Longer than two of the CPU's KV blocks (128 tokens), so that the prefix cache has something to keep.
 PROMPT = [(7 * i * i + 3 * i + 11) % VOCAB_SIZE for i in range(300)]

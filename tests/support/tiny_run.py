@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 import compute_baseline_perplexity
 import prompt_utils
 import setup_rl_data
-from openrlhf.cli.flags import parse_args, to_config
+from openrlhf.cli.flags import parse_args
 from openrlhf.cli.train_ppo_ray import train
+from openrlhf.cli.validate import checked_config
 from openrlhf.config import TrainConfig
 
 REPO = Path(__file__).parents[2]
@@ -152,7 +153,7 @@ def run_in_process(argv: list[str], actor_class: Any) -> TrainConfig:
         str(REPO / folder) for folder in ("tests/integration", "tests", "openrlhf", ".")
     )
     args = parse_args(argv)
-    config = to_config(args)
+    config = checked_config(args, num_gpus=0)
     try:
         train(config, actor_class, vars(args))
     finally:

@@ -7,6 +7,7 @@ problems are reported at once, one line each: flag, value, why, what to do.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -47,6 +48,8 @@ def checked_config(args: argparse.Namespace, *, num_gpus: int | None) -> TrainCo
         ConfigError: with one line for each problem.
     """
     config = to_config(args)
+    engine = dataclasses.replace(config.engine, device="cpu" if num_gpus == 0 else "cuda")
+    config = dataclasses.replace(config, engine=engine)
     problems = [*flag_problems(args, num_gpus=num_gpus), *validate(config, num_gpus=num_gpus)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))

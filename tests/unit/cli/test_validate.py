@@ -10,7 +10,7 @@ import pytest
 from openrlhf.cli import flags as flags_module
 from openrlhf.cli.flag_rows import Flag
 from openrlhf.cli.flag_table import FLAGS
-from openrlhf.cli.validate import ConfigError
+from openrlhf.cli.validate import ConfigError, checked_config
 from support.command_line import Problems
 
 
@@ -227,3 +227,10 @@ def test_all_problems_come_in_one_report(problems: Problems) -> None:
     report = str(ConfigError(lines))
     assert report.startswith("4 problems with the arguments:\n  --eps_clip 2.0: ")
     assert len(report.splitlines()) == 5
+
+
+@pytest.mark.parametrize(("num_gpus", "device"), [(0, "cpu"), (8, "cuda"), (None, "cuda")])
+def test_the_engines_device_is_the_machines(num_gpus: int | None, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openrlhf.cli.validate.flag_problems", lambda *_, **__: [])
+    monkeypatch.setattr("openrlhf.cli.validate.validate", lambda *_, **__: [])
+    assert checked_config(flags_module.parse_args([]), num_gpus=num_gpus).engine.device == device

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import ray
 import torch
@@ -39,6 +38,7 @@ from openrlhf.trainer.ppo_utils.rollout import (
 )
 from openrlhf.trainer.ppo_utils.rollout_metrics import add_logprob_metrics, add_reward_metrics
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt, Rewards, Samples
+from openrlhf.trainer.ray.handles import EngineHandle
 from openrlhf.trainer.ray.reference import ReferenceClient
 from openrlhf.utils.deepspeed.collectives import all_reduce
 from openrlhf.utils.devices import device_type
@@ -55,7 +55,7 @@ class RemoteExperienceMaker:
         config: TrainConfig,
         actor: Actor,
         tokenizer: PreTrainedTokenizerBase,
-        engines: Sequence[Any],
+        engines: Sequence[EngineHandle],
         reference: ReferenceClient,
         reward_function: RewardFileFunction | None = None,
     ) -> None:

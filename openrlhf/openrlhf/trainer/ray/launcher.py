@@ -13,6 +13,7 @@ import ray
 from ray.util.placement_group import PlacementGroup
 
 from openrlhf.trainer.ray.cluster import in_bundle, reserve_gpus
+from openrlhf.trainer.ray.handles import WorkerHandle
 from openrlhf.trainer.ray.reference import ReferenceModelRayActor as ReferenceModelRayActor
 from openrlhf.trainer.ray.role import BasePPORole as BasePPORole
 
@@ -43,7 +44,7 @@ class PPORayActorGroup:
         if on_gpu and shared_placement is None:
             self.placement = reserve_gpus(world_size)
         remote_class: Any = ray.remote(role_class)
-        self.workers: list[Any] = [
+        self.workers: list[WorkerHandle] = [
             remote_class.options(**self._options(rank, world_size, gpu_share)).remote(
                 rank=rank, world_size=world_size, **role_arguments
             )

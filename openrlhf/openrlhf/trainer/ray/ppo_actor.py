@@ -23,6 +23,7 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.metrics import PhaseTimer
 from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
 from openrlhf.trainer.ppo_utils.samples import Prompt
+from openrlhf.trainer.ray.handles import EngineHandle, WorkerHandle
 from openrlhf.trainer.ray.reference import ReferenceClient
 from openrlhf.trainer.ray.role import BasePPORole
 from openrlhf.trainer.ray.weight_transfer import WeightSender
@@ -49,8 +50,8 @@ class ActorPPOTrainer(PPOTrainer):
         strategy: DeepspeedStrategy,
         actor: Actor,
         tokenizer: PreTrainedTokenizerBase,
-        engines: Sequence[Any],
-        reference_workers: Sequence[Any],
+        engines: Sequence[EngineHandle],
+        reference_workers: Sequence[WorkerHandle],
         run: TrainingRun,
         remote_experience_maker_class: type[RemoteExperienceMaker] = RemoteExperienceMaker,
     ) -> None:
@@ -174,7 +175,9 @@ class ActorModelRayActor(BasePPORole):
         check_packs(engine, name=config.policy.pretrain)
         self.actor = Actor(engine)
 
-    def fit(self, engines: Sequence[Any], reference_workers: Sequence[Any], run_config: dict[str, Any]) -> None:
+    def fit(
+        self, engines: Sequence[EngineHandle], reference_workers: Sequence[WorkerHandle], run_config: dict[str, Any]
+    ) -> None:
         """Trains to the end. `run_config`: the resolved command line, kept beside the metrics."""
         tracker = None
         if self.strategy.is_rank_0():

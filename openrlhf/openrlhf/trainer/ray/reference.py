@@ -13,6 +13,7 @@ from openrlhf.config import TrainConfig
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import SharedPrefixBatch
+from openrlhf.trainer.ray.handles import WorkerHandle
 from openrlhf.trainer.ray.role import BasePPORole
 from openrlhf.utils.deepspeed.collectives import all_gather_object
 
@@ -38,7 +39,7 @@ class ReferenceClient:
     worker was given and tops the short ones up with empty ones, so the workers' collectives match call by call.
     """
 
-    def __init__(self, workers: Sequence[Any], *, rank: int, world_size: int) -> None:
+    def __init__(self, workers: Sequence[WorkerHandle], *, rank: int, world_size: int) -> None:
         """`workers`: handles of `ReferenceModelRayActor`, by rank; `rank` and `world_size` are the actor group's."""
         self._workers = list(workers)
         # Enough workers: each rank has its own, in turn. Fewer workers than ranks: ranks share one.

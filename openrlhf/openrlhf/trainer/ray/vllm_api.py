@@ -20,7 +20,7 @@ def build_engine(model: str, config: EngineConfig, cpu_kv_cache_gib: float) -> L
     from vllm.config import WeightTransferConfig
     from vllm.usage.usage_lib import UsageContext
 
-    on_cpu = config.sync_backend == "gloo"
+    on_cpu = config.device == "cpu"
     args = EngineArgs(
         model=model,
         skip_tokenizer_init=True,  # token ids go in and come out

@@ -19,11 +19,11 @@ import ray
 
 from openrlhf.config import EngineConfig, SamplingConfig
 from openrlhf.trainer.ray.cluster import in_bundle, reserve_engine_gpus
+from openrlhf.trainer.ray.handles import EngineHandle
 from openrlhf.trainer.ray.vllm_api import Completion, build_engine, read_completion, sampling_params
 from openrlhf.utils.network import use_interface_of
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
     from vllm import LLMEngine
 
 T = TypeVar("T")
@@ -190,8 +190,8 @@ def create_vllm_engines(
     stop_token_ids: Sequence[int] = (),
     num_cpu_threads: int | None = None,
     cpu_kv_cache_gib: float = DEFAULT_CPU_KV_CACHE_GIB,
-) -> list[ActorHandle]:
-    """Creates `config.num_engines` actors: on GPUs with the nccl backend, on the CPU with gloo.
+) -> list[EngineHandle]:
+    """Creates `config.num_engines` actors on `config.device`.
 
     They load their model in `start`, which the caller awaits, so that trainers can load at the same time.
 
@@ -204,10 +204,8 @@ def create_vllm_engines(
     Raises:
         UserError: the Ray cluster has not got the GPUs.
     """
-    if config.sync_backend == "nccl":
-        options = _gpu_actor_options(config)
-    else:
-        options = _cpu_actor_options(config, num_cpu_threads)
+    on_gpu = config.device == "cuda"
+    options = _gpu_actor_options(config) if on_gpu else _cpu_actor_options(config, num_cpu_threads)
     actor: Any = ray.remote(LLMRayActor)
     return [
         actor.options(**engine_options).remote(

@@ -29,7 +29,8 @@ from openrlhf.config import SyncBackend
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-    from ray.actor import ActorHandle
+
+    from openrlhf.trainer.ray.handles import EngineHandle
 
 T = TypeVar("T")
 
@@ -55,9 +56,9 @@ class WeightSender:
         self._workers_per_engine = tensor_parallel_size
         self._bucket_bytes = bucket_bytes
         self._timeout_s = timeout_s
-        self._engines: list[ActorHandle] = []
+        self._engines: list[EngineHandle] = []
 
-    def connect(self, engines: list[ActorHandle]) -> None:
+    def connect(self, engines: list[EngineHandle]) -> None:
         """Builds the group with all (started) engines. Once, before the first `send`."""
         self._engines = engines
         address = ray.util.get_node_ip_address()
