@@ -72,15 +72,26 @@ class Screen:
 
 
 def segments(stream: IO[bytes], log: IO[bytes]) -> Iterator[str]:
-    """What `stream` says, cut at line ends and carriage returns; all of it is copied to `log`."""
+    """What `stream` says, cut at line ends and carriage returns. `log` gets the whole lines, without progress bars."""
     rest = b""
     while chunk := os.read(stream.fileno(), 65536):
-        log.write(chunk)
-        log.flush()
-        *whole, rest = re.split(rb"[\r\n]", rest + chunk)
-        yield from (part.decode(errors="replace") for part in whole)
+        *parts, rest = re.split(rb"(\r\n|\r(?!\n)(?!$)|\n)", rest + chunk)
+        for part, end in zip(parts[::2], parts[1::2], strict=True):
+            text = part.decode(errors="replace")
+            if end != b"\r":
+                write_line(text, log)
+            yield text
     if rest:
-        yield rest.decode(errors="replace")
+        text = rest.decode(errors="replace")
+        write_line(text.rstrip("\r"), log)
+        yield text
+
+
+def write_line(text: str, log: IO[bytes]) -> None:
+    """Both streams' threads write to `log`, a line at a time."""
+    if not BAR.match(WORKER.sub("", ANSI.sub("", text))):
+        log.write(text.encode() + b"\n")
+        log.flush()
 
 
 def run(command: Sequence[str], log_path: Path) -> int:
@@ -88,9 +99,10 @@ def run(command: Sequence[str], log_path: Path) -> int:
     screen = Screen(sys.stdout)
     screen.show("+ " + shlex.join(command), is_bar=False)
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OPENRLHF_PROGRESS_BARS": "1"}  # into a pipe, from which they are drawn here
     with (
         open(log_path, "wb") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
     ):
 
         def follow(stream: IO[bytes], from_stdout: bool) -> None:

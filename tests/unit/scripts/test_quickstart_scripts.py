@@ -64,6 +64,19 @@ def test_a_step_shows_its_command_and_logs_everything(tmp_path: Path) -> None:
     assert "library noise" in log
 
 
+def test_the_log_has_whole_lines_and_no_bars(tmp_path: Path) -> None:
+    """Bars end with a carriage return, or with the line when they are full; lines may come in pieces and with CRLF."""
+    code = """
+import sys, time
+for piece in ("one\\r\\n", "\\rtraining:  50%|#    | 1/2", "\\r        \\rtw", "o\\n", "\\rtraining: 100%|##| 2/2\\n",
+              "three\\r", "\\nfour"):
+    sys.stderr.write(piece); sys.stderr.flush(); time.sleep(0.05)
+"""
+    result = run_a_step(tmp_path, code)
+    assert result.returncode == 0
+    assert (tmp_path / "logs" / "step.log").read_text().split("\n") == ["one", "two", "three", "four", ""]
+
+
 def test_a_failed_step_shows_why_names_its_log_and_keeps_its_code(tmp_path: Path) -> None:
     result = run_a_step(tmp_path, "import sys; print('error: the cause', file=sys.stderr); sys.exit(7)")
     assert result.returncode == 7
