@@ -2,10 +2,14 @@
 
 import math
 
+import pytest
 import torch
 
-from openrlhf.trainer.ppo_utils.finite import non_finite_samples
-from openrlhf.trainer.ppo_utils.samples import Completion, Prompt, Samples
+from openrlhf.trainer.ppo_utils import finite
+from openrlhf.trainer.ppo_utils.experience_maker import check_rollout
+from openrlhf.trainer.ppo_utils.finite import NonFiniteError, non_finite_samples, refuse_non_finite
+from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
+from openrlhf.trainer.ppo_utils.samples import Completion, Prompt, Rewards, Samples
 
 COMPLETIONS = [Completion(token_ids=[1], logprobs=[-1.0], finish_reason="stop")] * 3
 
@@ -32,3 +36,31 @@ def test_every_name_and_sample_is_said():
 def test_a_prompt_without_datapoint_has_its_number():
     (problem,) = non_finite_samples(group(None), {"reward": [[0.0], [math.nan], [0.0]]})
     assert problem == "reward not finite for prompt 4, sample 1"
+
+
+def scored(*rewards: float) -> ScoredSamples:
+    return ScoredSamples(samples=group("a"), rewards=Rewards(rewards=list(rewards)))
+
+
+def test_a_rollout_is_refused_for_any_of_its_numbers(monkeypatch):
+    monkeypatch.setattr(finite, "all_gather_object", lambda value: [value])
+    sound = [torch.zeros(1)] * 3
+    bad = [torch.zeros(1), torch.tensor([math.nan]), torch.zeros(1)]
+    check_rollout([scored(0.0, 1.0, 2.0)], [sound], [None], where="step 3")
+    for rewards, old, ref, name in (
+        ((0.0, math.nan, 0.0), sound, None, "reward"),
+        ((0.0, 1.0, 2.0), bad, sound, "log-probs of the policy"),
+        ((0.0, 1.0, 2.0), sound, bad, "log-probs of the reference model"),
+    ):
+        with pytest.raises(
+            NonFiniteError, match=rf"^step 3: {name} not finite for prompt 4 .datapoint 'a'., sample 1;"
+        ):
+            check_rollout([scored(*rewards)], [old], [ref], where="step 3")
+
+
+def test_a_problem_of_another_rank_is_raised_here_too(monkeypatch):
+    monkeypatch.setattr(
+        finite, "all_gather_object", lambda value: [value, ["reward not finite for prompt 1, sample 0"]]
+    )
+    with pytest.raises(NonFiniteError, match="evaluation after step 2: reward not finite for prompt 1"):
+        refuse_non_finite([], where="evaluation after step 2")
