@@ -105,6 +105,15 @@ def test_two_launchers_at_once_use_a_cluster_each_and_pass_on_the_exit_code(shor
     assert not list((short_tmp / "a").glob("ncp-ray-*"))
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--node_ip", "localhost"), ("--node_ip", "192.0.2.1"), ("--port", "x")])
+def test_an_address_or_port_that_cannot_be_is_refused(flag: str, value: str, short_tmp: Path, launches: list[Launch]):
+    port = ("--port", "20000") if value == "192.0.2.1" else ()
+    launches.append(launch := Launch(short_tmp, flags=(flag, value, *port)))
+    assert launch.process.wait(timeout=30) == 2
+    assert value in launch.text()
+    assert "Traceback" not in launch.text()
+
+
 def test_a_named_port_that_is_taken_is_refused_before_anything_starts(short_tmp: Path, launches: list[Launch]):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -13,6 +13,7 @@ signal N.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import re
 import subprocess
@@ -80,11 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> LaunchConfig:
     parser = argparse.ArgumentParser(description="Run a command on a Ray cluster of its own.")
     parser.add_argument("--log", type=Path, required=True, help="file that gets a copy of the output")
-    parser.add_argument("--node_ip", default=LOOPBACK, help="address of Ray's head (default: %(default)s)")
+    parser.add_argument(
+        "--node_ip", type=ip_address, default=LOOPBACK, help="address of Ray's head (default: %(default)s)"
+    )
     parser.add_argument("--port", type=int, help="port of Ray's head (default: a free one)")
     parser.add_argument("--dashboard_port", type=int, help="port of Ray's dashboard (default: a free one)")
     parser.add_argument("command", nargs="+", help="after --")
     return LaunchConfig(**vars(parser.parse_args(argv)))
+
+
+def ip_address(text: str) -> str:
+    """An address of argparse's; a host's name is none."""
+    return str(ipaddress.ip_address(text))
 
 
 def launch(config: LaunchConfig) -> int:
