@@ -15,9 +15,11 @@ from setup_data.reading.contents import Contents, find_contents
 from setup_data.reading.families import (
     MIN_WORD_FAMILY,
     Family,
+    counted_words,
     fill_gaps,
     has_text,
     is_container,
+    is_followed_by,
     listed_titles,
     marked_titles,
     number_families,
@@ -102,6 +104,7 @@ def _automatic(view: View, contents: Contents) -> Outline:
         chapters = _with_equals(view, chapters)
         parts += _marked_above(view, chapters, marked_parts)
     else:
+        numbers = numbers or counted_words(view, free)
         titles, found_by = _titles(view, contents, free, marked)
         chapters, more = outer_of(view, titles, numbers) if titles and numbers else (titles or numbers, [])
         if chapters and chapters[0] in numbers:
@@ -171,6 +174,7 @@ def _marked_above(view: View, chapters: Family, marked_parts: Family) -> Family:
         for head in above
         if is_container(view, head, chapters)
         and same_words(head.header) != title
+        and not is_followed_by(view, head, head.level or 0)
         and not (is_own and head.kind == "title" and counts[head.level] == 1 and head.index < chapters[0].index)
     ]
 

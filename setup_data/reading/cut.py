@@ -17,9 +17,10 @@ from setup_data.reading.headings import (
     one_line,
 )
 from setup_data.reading.noise import Noise
+from setup_data.reading.numbers import fold
 from setup_data.reading.source import Fate
 from setup_data.reading.view import View, same_words
-from setup_data.reading.wording import CREDITS, may_end_story
+from setup_data.reading.wording import CHAPTER_WORDS, CREDITS, may_end_story
 
 MIN_OPENING_WORDS = 100
 MIN_PROSE_WORDS = 8
@@ -59,6 +60,8 @@ def cut_book(view: View, outline: Outline, noise: Noise, *, title: str) -> Cut:
     starts = sorted(outline.heads)
     if not starts:
         return _whole(view, title)
+    for start in starts:
+        _take_keyword(view, start)
     titles = _find_titles(view, outline)
     cut = Cut(sections=[])
     _open(view, outline, cut, starts[0], title)
@@ -90,6 +93,13 @@ def cut_book(view: View, outline: Outline, noise: Noise, *, title: str) -> Cut:
         cut.sections.append(Section(header=header, number=head.number, head=start, part=part, blocks=pending + blocks))
         pending = []
     return cut
+
+
+def _take_keyword(view: View, start: int) -> None:
+    """`CHAPTER` in a paragraph of its own above the number."""
+    above = next((i for i in range(start - 1, -1, -1) if view.fates[i] is None), None)
+    if above is not None and start - above < 3 and fold(view.short.get(above, "").strip(" .")) in CHAPTER_WORDS:
+        view.fates[above] = Fate.HEADING
 
 
 def _whole(view: View, title: str) -> Cut:

@@ -12,7 +12,7 @@ from statistics import median
 
 from setup_data.reading.chains import longest_count
 from setup_data.reading.contents import Contents
-from setup_data.reading.headings import Head, is_title, one_line
+from setup_data.reading.headings import Head, counted_head, is_title, one_line
 from setup_data.reading.view import View, same_words
 
 # A level's headings are parts, not chapters, where at least this share of them is directly followed by deeper ones.
@@ -21,6 +21,7 @@ MAX_CONTAINER_WORDS = 60
 # Titles between sections of up to this many words are chapters, even where numbers count inside of each.
 MAX_STORY_WORDS = 15_000
 MIN_WORD_FAMILY = 2
+MIN_COUNTED_WORDS = 3
 MIN_GAP_LINES = 3
 MIN_DISTINCT_TITLES = 0.8
 
@@ -128,6 +129,21 @@ def _with_text_between(view: View, chain: Family) -> Family:
     return chain if sum(has_text(view, chain)) >= 0.6 * len(chain) else []
 
 
+def counted_words(view: View, free: set[int]) -> Family:
+    """Headings of a word that nobody has taught the reader: `Day 1`, `Day 2`, `Day 3`."""
+    found = [
+        head
+        for i, text in sorted(view.short.items())
+        if i in free and i not in view.worded and i not in view.numbered and (head := counted_head(i, text))
+    ]
+    words = Counter(head.word for head in found)
+    if not words:
+        return []
+    family = [head for head in found if head.word == max(words, key=lambda word: words[word])]
+    chain = [family[i] for i in longest_count([head.number or 0 for head in family])]
+    return chain if len(chain) >= MIN_COUNTED_WORDS and all(has_text(view, chain)) else []
+
+
 def listed_titles(view: View, contents: Contents, free: set[int]) -> Family:
     """The blocks that the contents table lists by title."""
     if not contents.titles:
@@ -169,6 +185,7 @@ def marked_titles(view: View, free: set[int]) -> tuple[Family, Family]:
         if i in free and head.kind not in ("contents", "front", "back", "end") and same_words(head.header) != title
     ]
     parts: Family = []
+    alone: Family = []  # of a level of parts, but with a text of their own
     for level in sorted({head.level or 0 for head in heads}):
         its = [head for head in heads if head.level == level]
         deeper = [head for head in heads if (head.level or 0) > level]
@@ -178,9 +195,18 @@ def marked_titles(view: View, free: set[int]) -> tuple[Family, Family]:
             continue
         containing = [head for head in its if _next_is(head, its, deeper) and is_container(view, head, deeper)]
         if not deeper or len(containing) < MIN_CONTAINER_SHARE * len(its) or _are_stories(view, its, deeper):
-            return its, parts
-        parts += its
+            return sorted([*its, *alone], key=lambda head: head.index), parts
+        parts += containing
+        alone += [head for head in its if head not in containing and not is_followed_by(view, head, level)]
     return [], parts
+
+
+def is_followed_by(view: View, head: Head, level: int) -> bool:
+    """Whether another heading of `level` follows without text between: `head` is a title above it."""
+    following = next((i for i in view.marked if i > head.index), None)
+    if following is None or (view.marked[following].level or 0) > level:
+        return False
+    return view.words_between(head.index, following) == 0
 
 
 def _next_is(head: Head, its: Family, deeper: Family) -> bool:

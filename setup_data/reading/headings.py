@@ -26,6 +26,7 @@ SMALL_WORDS = frozenset(
 SENTENCE_END = re.compile(r"[.,;:!?…][\"'”’»)_]*$")
 ORNAMENT = " \t~*=_#•·|+<>❦⁂†°^-—–"
 SEPARATOR = re.compile(r"[ ]*(?:[.:;)\]]+[ ]*[—–-]*|[—–-]+)[ ]*\n?[ ]*|[ ]*\n\s*")
+NUMBER_SIGN = re.compile(r"\A(?:§+|No\.?|N[°º]\.?|Nr\.?|№|#)[ ]*(?=[\dIVXLC])")
 COMMA = re.compile(r"[ ]*,\s*")
 DESCRIPTION = re.compile(r"(?:in which|wherein|containing|being|where|how|of|concerning|dans lequel|о том)\b", re.I)
 # ". . . . 12" and "      12": a contents table's line
@@ -214,6 +215,8 @@ def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
 
 def number_head(index: int, text: str, level: int | None = None) -> Head | None:
     """A block that is only a number, or a number and a title (`II. The Party`, `01 My Early Home`)."""
+    text = NUMBER_SIGN.sub("", text.strip())
+    text = text[1:-1] if text[:1] == "(" and text[-1:] == ")" else text
     if not may_be_heading(text):
         return None
     text = _stripped(text)
@@ -236,6 +239,22 @@ def number_head(index: int, text: str, level: int | None = None) -> Head | None:
     )  # fmt: skip
 
 
+def counted_head(index: int, text: str) -> Head | None:
+    """`Day 3`, `Rozdział 1`: a number after a word that is no keyword; a heading if others count on from it."""
+    text = _stripped(text)
+    word = WORD.match(text)
+    number = number_at(text, word.end() + 1) if word and text[word.end() : word.end() + 1] == " " else None
+    if word is None or number is None or not word[0][0].isupper() or number.style in ("word", "roman", "last"):
+        return None
+    title = _title_after(text, number.end)
+    if title is None or len(text) > MAX_HEADING_CHARS:
+        return None
+    return Head(
+        index=index, kind="chapter", word=fold(word[0]), number=number.value, style=number.style,
+        label=_clean_label(text[: number.end]), title=clean_title(title),
+    )  # fmt: skip
+
+
 def _long_words_are_capitals(text: str) -> bool:
     """`How it Ended`: what may follow a number without a stop."""
     words = TITLE_WORD.findall(text)
@@ -252,6 +271,8 @@ def _numbered_title(text: str, number: Number) -> str | None:
         is_plain = number.style == "digit" and number.end <= 3 and text[number.end].isspace()
         return title if is_plain and (is_title(title) or _long_words_are_capitals(title)) else None
     title = text[separator.end() :].strip()
+    if ":" in text[number.end : separator.end()] and not SENTENCE_END.search(title):
+        return title if len(title.split()) <= MAX_TITLE_WORDS else None
     dashed = text[number.end : separator.end()].strip(" ")[:1] in "—–-"
     accepts = is_title if number.style == "word" or dashed else is_titleish
     return title if accepts(one_line(title)) else None

@@ -274,6 +274,78 @@ CHAPTERS = [
     ),
 ]
 
+# Not designed for: written after the reader was, to see what it makes of them.
+UNSEEN = [
+    same("letters, then chapters", "Letter 1", "Letter 2", "Chapter 1", "Chapter 2", "Chapter 3"),
+    MadeBook(
+        kind="etymology and extracts before chapter 1",
+        text=plain(
+            "CHAPTER 1. Loomings.",
+            "CHAPTER 2. The Carpet-Bag.",
+            "Epilogue",
+            front="ETYMOLOGY.\n\n(Supplied by an Usher)",
+        ),
+        heads=("CHAPTER 1: Loomings", "CHAPTER 2: The Carpet-Bag", "Epilogue"),
+        absent=("Usher",),
+    ),
+    MadeBook(
+        kind="CHAPTER above the number, in a paragraph of its own",
+        text=plain("CHAPTER\n\nI", "CHAPTER\n\nII", "CHAPTER\n\nIII"),
+        heads=("I", "II", "III"),
+        absent=("CHAPTER",),
+    ),
+    MadeBook(kind="numbers in brackets", text=plain("(1)", "(2)", "(3)"), heads=("1", "2", "3")),
+    MadeBook(kind="numbers after a sign", text=plain("\u00a7 1", "\u00a7 2", "\u00a7 3"), heads=("1", "2", "3")),
+    same("a word that nobody taught the reader", "Rozdzia\u0142 1", "Rozdzia\u0142 2", "Rozdzia\u0142 3"),
+    MadeBook(
+        kind="a spelled number, a colon, sentence case",
+        text=plain("One: in which it rains", "Two: in which it stops", "Three: the end of it"),
+        heads=("One: in which it rains", "Two: in which it stops", "Three: the end of it"),
+    ),
+    same("Roman numerals of Unicode", "\u2160", "\u2161", "\u2162"),
+    MadeBook(
+        kind="tomes with books with chapters, titles below",
+        text=plain(
+            "TOME I\n\nLIVRE PREMIER--UN JUSTE\n\nChapitre I\n\nMonsieur Myriel",
+            "Chapitre II\n\nLe soir",
+            "LIVRE DEUXI\u00c8ME--LA CHUTE\n\nChapitre I\n\nLa nuit",
+        ),
+        heads=(
+            "TOME I, LIVRE PREMIER: UN JUSTE, Chapitre I: Monsieur Myriel",
+            "TOME I, LIVRE PREMIER: UN JUSTE, Chapitre II: Le soir",
+            "TOME I, LIVRE DEUXI\u00c8ME: LA CHUTE, Chapitre I: La nuit",
+        ),
+    ),
+    MadeBook(
+        kind="a newspaper's headline in capitals inside a chapter",
+        text=plain("I", text=f"{TEXT}\n\nTERRIBLE FIRE\n\n{TEXT}") + "\n\n\n" + plain("II", "III"),
+        heads=("I", "II", "III"),
+        present=("TERRIBLE FIRE",),
+    ),
+    MadeBook(
+        kind="stories with by-lines, contents with pages",
+        text=plain(
+            "THE LAMP\n\nBy Ann Reed",
+            "THE STAIR\n\nBy Tom Hale",
+            "THE WELL\n\nBy Ann Reed",
+            front="TALES OF THE QUAY\n\nCONTENTS\n\nThe Lamp . . . 1\n\nThe Stair . . . 20\n\nThe Well . . . 40",
+        ),
+        heads=("THE LAMP", "THE STAIR", "THE WELL"),
+    ),
+    MadeBook(
+        kind="Markdown: the book's title at the level of its parts",
+        suffix=".md",
+        text=f"# Lamps\n\n# Part One\n\n## Alpha\n\n{TEXT}\n\n### one\n\n{TEXT}\n\n## Beta\n\n{TEXT}\n\n# Part Two\n\n## Gamma\n\n{TEXT}",
+        heads=("Part One, Alpha", "Part One, Beta", "Part Two, Gamma"),
+    ),
+    MadeBook(
+        kind="HTML: h2 for chapters and for all around them",
+        suffix=".html",
+        text=f"<h1>Lamps</h1><h2>by A. N. Author</h2><h2>PREFACE</h2>{P}<h2>CHAPTER I</h2><h3>THE LAMP</h3>{P}<h2>CHAPTER II</h2><h3>THE STAIR</h3>{P}<h2>THE LAST WORD</h2>{P}<h2>FOOTNOTES</h2><p>[1] a</p>",
+        heads=("CHAPTER I: THE LAMP", "CHAPTER II: THE STAIR", "THE LAST WORD"),
+    ),
+]
+
 LANGUAGES = [
     same("French", "Chapitre premier", "Chapitre deuxième", "Chapitre vingt et unième"),
     MadeBook(
@@ -614,4 +686,4 @@ ENCODINGS = [
     ),
 ]
 
-MADE_BOOKS = [*PARTS, *CHAPTERS, *LANGUAGES, *LEFT_OUT, *REGEX, *MARKUP, *ENCODINGS]
+MADE_BOOKS = [*PARTS, *UNSEEN, *CHAPTERS, *LANGUAGES, *LEFT_OUT, *REGEX, *MARKUP, *ENCODINGS]
