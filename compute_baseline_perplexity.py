@@ -38,6 +38,7 @@ from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
 from openrlhf.utils.jsonl import read_jsonl
 from openrlhf.utils.model_config import get_model_config
+from openrlhf.utils.progress import bars_wanted
 from openrlhf.utils.tokenizer import get_tokenizer
 from openrlhf.vr_cli.baseline_map import BaselineMap, with_baseline
 from openrlhf.vr_cli.dataset import SPLITS, Row, index_by_key, read_dataset
@@ -197,7 +198,7 @@ def check_prompts(data_dir: Path, rows_by_id: Mapping[str, Row], settings: Promp
 def tokenize_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[GoldText]:
     """The baseline conversation of each row. Raises UserError, naming the row, where it has no gold span."""
     texts = []
-    for row in tqdm(rows, desc="tokenizing", unit="row"):
+    for row in tqdm(rows, desc="tokenizing", unit="row", disable=not bars_wanted()):
         try:
             texts.append(tokenize_with_gold(tokenizer, build_baseline_messages(row.datapoint, settings)))
         except UserError as error:
@@ -234,7 +235,7 @@ def score_texts(config: ModelConfig, texts: Mapping[str, GoldText], log: ScoreLo
     model.to(current_device()).eval()
     check_packs(model, name=config.pretrain)
     start = time.perf_counter()
-    with tqdm(total=num_tokens, desc="scoring", unit="tok", unit_scale=True) as bar:
+    with tqdm(total=num_tokens, desc="scoring", unit="tok", unit_scale=True, disable=not bars_wanted()) as bar:
         for batch_keys, scores in score_batches(model, texts, batch_tokens):
             log.append(dict(zip(batch_keys, scores, strict=True)))
             bar.update(sum(len(texts[key].token_ids) for key in batch_keys))

@@ -30,6 +30,7 @@ from openrlhf.datasets.chat import tokenize_prompt
 from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
+from openrlhf.utils.progress import bars_wanted
 from openrlhf.utils.tokenizer import get_tokenizer
 from openrlhf.vr_cli.dataset import SPLITS, Filters, Row, add_filter_arguments, filters_from, index_by_key, read_dataset
 from openrlhf.vr_cli.gold_span import tokenize_with_gold
@@ -99,7 +100,7 @@ def make_prompts(
 ) -> SplitPrompts:
     """Raises UserError, naming the row, where the tokenizer's chat template cannot render it."""
     split = SplitPrompts(rows=[], sources=[], dropped=Counter(), prompt_tokens=[], gold_tokens=[])
-    for row in tqdm(rows, desc=rows[0].path.name if rows else "", unit="row"):
+    for row in tqdm(rows, desc=rows[0].path.name if rows else "", unit="row", disable=not bars_wanted()):
         prompt = build_reasoning_messages(row.datapoint, settings)
         reason = filters and filters.reason_to_drop(row.datapoint, prompt)
         if reason:

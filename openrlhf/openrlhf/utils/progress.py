@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import ray
-from ray.experimental import tqdm_ray
 from tqdm import tqdm
 
 BARS_VARIABLE = "OPENRLHF_PROGRESS_BARS"
@@ -46,6 +44,9 @@ def progress_bar(description: str, *, total: int, enabled: bool = True) -> Itera
 
     A worker's bar is drawn, or not, by the process that started the run.
     """
+    import ray
+    from ray.experimental import tqdm_ray
+
     in_worker = ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
     if enabled and in_worker:
         bar: Any = tqdm_ray.tqdm(desc=description, total=total)
