@@ -1,11 +1,11 @@
 """Dataset -> baseline map: the perplexity of each gold text without any plan, under the model that will score plans.
 
-    python compute_baseline_perplexity.py --model_name Qwen/Qwen2.5-7B-Instruct-1M --nice_model_name 7B --bf16
+    python compute_baseline_perplexity.py --model_name Qwen/Qwen2.5-7B-Instruct-1M --nice_model_name 7B
 
 Scores the datapoints whose prompts `setup_rl_data.py` has put into `--data_dir` (or `--all_rows` of the dataset) and
 writes `prompt_to_datapoint_with_baseline_ppl_X.pkl`, with what it was computed with: training refuses a map made by
 other weights or settings of the model, with another tokenizer, in another precision or with other prompts, so give the
-`--bf16`, `--flash_attn` and prompt switches that it will have.
+`--reference_dtype`, `--flash_attn` and prompt switches that it will have.
 
 May be interrupted or killed at any time: the same command goes on from the scores kept in `<map>.scores.jsonl`.
 """
@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
@@ -28,7 +29,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from openrlhf.cli.command import files_are_the_users, run_command
-from openrlhf.config import ModelConfig
+from openrlhf.cli.machine import default_reference_dtype
+from openrlhf.config import ModelConfig, Precision
 from openrlhf.errors import UserError
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.limits import max_sequence_tokens
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with files_are_the_users():
                 print(run(args, map_path, log_path))
         except torch.OutOfMemoryError as error:
-            advice = f"lower --batch_tokens, or use --bf16. {_how_to_resume(log_path)}"
+            advice = f"lower --batch_tokens. {_how_to_resume(log_path)}"
             raise UserError(f"out of memory: {error}\n{advice}") from error
         except KeyboardInterrupt:
             print(f"\n{_how_to_resume(log_path)}", file=sys.stderr)
@@ -89,7 +91,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset_dir", type=Path, default=Path("."), help="where the dataset lies (default: here)")
     parser.add_argument("--output_dir", type=Path, default=Path("."), help="where the map goes (default: here)")
     parser.add_argument(
-        "--bf16", action="store_true", help="weights and compute in bfloat16, as in training with --bf16"
+        "--reference_dtype",
+        choices=get_args(Precision),
+        default=default_reference_dtype(),
+        help="precision of scoring, as in training (default: tf32 on a GPU, fp32 without)",
+    )
+    parser.add_argument(
+        "--bf16",
+        action="store_const",
+        const="bf16",
+        dest="reference_dtype",
+        help="--reference_dtype bf16: faster, and noisier than the first reward tier is high",
     )
     parser.add_argument(
         "--flash_attn", action="store_true", help="FlexAttention (GPU), as in training with --flash_attn"
@@ -107,6 +119,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--nice_model_name {args.nice_model_name!r} is part of a file name: it must hold no '/'")
     if args.flash_attn and device_type() == "cpu":
         parser.error("--flash_attn needs a GPU; drop it, here and in training")
+    if args.reference_dtype == "tf32" and device_type() == "cpu":
+        parser.error("--reference_dtype tf32 needs a GPU; pass fp32, here and in training")
     if args.batch_tokens < 1:
         parser.error("--batch_tokens must be at least 1")
     return args
@@ -124,7 +138,7 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     provenance = Provenance.of_model(
         args.model_name,
         tokenizer,
-        bf16=args.bf16,
+        dtype=args.reference_dtype,
         flash_attn=args.flash_attn,
         prompt_template_version=PROMPT_TEMPLATE_VERSION,
         prompt_settings=settings.to_dict(),
@@ -136,7 +150,8 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
         print(f"{len(texts) - len(left):,} of {len(texts):,} texts are scored already ({log_path})")
     model = ModelConfig(
         pretrain=args.model_name,
-        bf16=args.bf16,
+        bf16=args.reference_dtype == "bf16",
+        tf32=args.reference_dtype == "tf32",
         flash_attn=args.flash_attn,
         trust_remote_code=args.trust_remote_code,
     )

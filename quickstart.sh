@@ -42,9 +42,10 @@ export OMP_WAIT_POLICY=PASSIVE  # threads that wait sleep: several processes sha
 export VLLM_CPU_KVCACHE_SPACE=1 # GiB; room for 40,000 tokens of the 135M model
 
 # bfloat16 is the faster one only where the CPU multiplies it in hardware.
-precision=()
+# Scores are noisy in it (docs/experiments.md, section 8); a demonstration can live with that.
+precision=() scoring=()
 if grep -q -m1 amx_bf16 /proc/cpuinfo; then
-  precision=(--bf16)
+  precision=(--bf16) scoring=(--reference_dtype bf16)
 fi
 prompts=$run/rl_data
 baseline=$run/prompt_to_datapoint_with_baseline_ppl_$name.pkl
@@ -72,7 +73,7 @@ step prompts python setup_rl_data.py --tokenizer_name "$model" \
 
 title "baseline perplexity: the gold chapters without a plan"
 step baseline python compute_baseline_perplexity.py --model_name "$model" --nice_model_name "$name" \
-  --dataset_dir setup_data/sample --data_dir "$prompts" --output_dir "$run" "${precision[@]}"
+  --dataset_dir setup_data/sample --data_dir "$prompts" --output_dir "$run" "${scoring[@]}"
 
 title "training: evaluation, $steps GRPO steps, evaluation, checkpoint"
 step train python train_ncp.py --pretrain "$model" \
@@ -84,7 +85,7 @@ step train python train_ncp.py --pretrain "$model" \
   --zero_stage 2 --colocate_actor_ref --actor_num_gpus_per_node 1 --ref_num_gpus_per_node 1 \
   --vllm_num_engines 1 --vllm_sync_backend gloo --enable_prefix_caching --enforce_eager \
   --eval_split validation --eval_steps "$steps" --save_steps "$steps" --load_checkpoint \
-  --save_path "$run" --ckpt_path "$run/checkpoints" "${precision[@]}"
+  --save_path "$run" --ckpt_path "$run/checkpoints" "${precision[@]}" "${scoring[@]}"
 
 title "fp32 weights from the checkpoint"
 tag=$(<"$checkpoints/latest")

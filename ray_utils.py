@@ -99,7 +99,7 @@ def check_provenance(baseline_map: BaselineMap, config: TrainConfig, tokenizer: 
         Provenance.of_model(
             config.reference.pretrain,
             tokenizer,
-            bf16=config.reference.bf16,
+            dtype=config.reference_dtype,
             flash_attn=config.reference.flash_attn,
             prompt_template_version=PROMPT_TEMPLATE_VERSION,
             prompt_settings=baseline_map.provenance.prompt_settings,

@@ -114,6 +114,7 @@ def load(args: argparse.Namespace, precision: str) -> PreTrainedModel:
         config = ModelConfig(
             pretrain=args.model,
             bf16=precision == "bf16",
+            tf32=precision == "tf32",
             flash_attn=flash_attn,
             trust_remote_code=args.trust_remote_code,
         )
@@ -161,9 +162,10 @@ def measure(model: PreTrainedModel, cases: Sequence[Case], pack_tokens: int) -> 
         packs = score_locally(forward)
         return start_repeated_scoring(packs, case.measured, case.fillers, max_pack_tokens=pack_tokens)()
 
-    score(cases[0])  # compiles
-    num_tokens = 0
-    synchronize()
+    if device_type() == "cuda":
+        score(cases[0])  # compiles
+        num_tokens = 0
+        synchronize()
     start = time.perf_counter()
     results = [score(case) for case in cases]
     synchronize()

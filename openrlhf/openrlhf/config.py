@@ -12,6 +12,8 @@ from typing import Literal
 AdvantageEstimator = Literal["reinforce", "rloo", "reinforce_baseline", "group_norm"]
 KLEstimator = Literal["k1", "k2", "k3"]
 SyncBackend = Literal["nccl", "gloo"]
+Precision = Literal["bf16", "tf32", "fp32"]
+"""bf16: weights and compute. tf32: float32, but matrix products in TF32 on the GPU. fp32: float32 throughout."""
 
 HIDDEN = "(hidden)"
 """What a run's config.json holds in place of a secret."""
@@ -25,6 +27,8 @@ class ModelConfig:
     """Hugging Face folder or hub id."""
     bf16: bool = False
     """Weights and compute in bfloat16; otherwise float32."""
+    tf32: bool = False
+    """Matrix products in TF32 (GPU only): float32 but for the operands' mantissas, which have 10 bits there."""
     flash_attn: bool = False
     """Fused attention (FlexAttention with a block mask; GPU only); otherwise SDPA with a dense mask."""
     gradient_checkpointing: bool = False
@@ -246,6 +250,8 @@ class TrainConfig:
     data: DataConfig
     reward: RewardConfig
     tracking: TrackingConfig
+    reference_dtype: Precision = "fp32"
+    """What the reference model computes in, for scoring and KL; `reference` and `ref_deepspeed` follow from it."""
 
     @property
     def needs_reference_logprobs(self) -> bool:

@@ -103,4 +103,4 @@ def test_the_general_command_needs_a_reward(world, capsys):
 
 
 def test_a_baseline_of_another_precision(world, capsys):
-    assert "dtype: float32, here bfloat16" in refusal(world, capsys, bf16=True)
+    assert "(--reference_dtype): fp32, here bf16" in refusal(world, capsys, reference_dtype="bf16")

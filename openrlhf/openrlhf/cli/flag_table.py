@@ -7,6 +7,7 @@ A new flag is one row here and one field in `config.py`; a rule that several fla
 from __future__ import annotations
 
 import os
+import typing
 from datetime import datetime
 
 from openrlhf.cli.flag_rows import (
@@ -21,7 +22,9 @@ from openrlhf.cli.flag_rows import (
     Refused,
     must_be,
 )
+from openrlhf.cli.machine import default_reference_dtype
 from openrlhf.cli.path_checks import INPUT_TEMPLATE, MODEL, OUTPUT_FOLDER, input_file
+from openrlhf.config import Precision
 from openrlhf.vr_cli.rewards import SHAPES
 
 _NO_CRITIC = Refused("there is no critic", "drop it; group_norm, rloo, reinforce and reinforce_baseline need none")
@@ -245,7 +248,10 @@ GROUPS = (
         Flag("zero_stage", int, 2, "ZeRO stage", to="actor_deepspeed.zero_stage ref_deepspeed.zero_stage",
              choices=(0, 1, 2, 3)),
         Flag("bf16", bool, False, "train and generate in bfloat16 (off: float32)",
-             to="policy.bf16 reference.bf16 actor_deepspeed.bf16 ref_deepspeed.bf16 engine.bf16"),
+             to="policy.bf16 actor_deepspeed.bf16 engine.bf16"),
+        Flag("reference_dtype", str, Computed("tf32 on a GPU, fp32 without", default_reference_dtype),
+             "precision of the reference model, which scores; as the baseline's", new=True, to="reference_dtype",
+             choices=typing.get_args(Precision)),
         Flag("gradient_checkpointing", bool, False, "recompute activations in the backward pass",
              to="policy.gradient_checkpointing"),
         Flag("gradient_checkpointing_use_reentrant", bool, False, "torch's reentrant checkpointing", rare=True,

@@ -118,8 +118,13 @@ def to_config(args: argparse.Namespace) -> TrainConfig:
     """
     values = {path: _plain(getattr(args, flag.name)) for flag in FLAGS for path in flag.paths}
     config = _build(TrainConfig, values, prefix="")
-    engine = dataclasses.replace(config.engine, max_model_len=config.batch.max_total_tokens)
-    return dataclasses.replace(config, engine=engine)
+    dtype = config.reference_dtype
+    return dataclasses.replace(
+        config,
+        engine=dataclasses.replace(config.engine, max_model_len=config.batch.max_total_tokens),
+        reference=dataclasses.replace(config.reference, bf16=dtype == "bf16", tf32=dtype == "tf32"),
+        ref_deepspeed=dataclasses.replace(config.ref_deepspeed, bf16=dtype == "bf16"),
+    )
 
 
 def _plain(value: Any) -> Any:

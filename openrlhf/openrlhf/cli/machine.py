@@ -6,6 +6,8 @@ import ctypes
 import os
 from collections.abc import Mapping
 
+from openrlhf.config import Precision
+
 SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path on Linux."""
 RAY_SOCKET = "/ncp-ray-abcdefgh/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
@@ -21,6 +23,11 @@ def driver_num_gpus() -> int:
     count = ctypes.c_int(0)
     found = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
     return count.value if found else 0
+
+
+def default_reference_dtype() -> Precision:
+    """What scores are computed in: bfloat16 is noisier than the first reward tier is high (docs/experiments.md)."""
+    return "tf32" if driver_num_gpus() else "fp32"
 
 
 def temporary_folder_problem(environ: Mapping[str, str]) -> str | None:

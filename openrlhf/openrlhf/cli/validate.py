@@ -275,6 +275,8 @@ def _cpu(config: TrainConfig) -> Iterator[str]:
             f"--vllm_tensor_parallel_size {engine.tensor_parallel_size}: this machine has no GPU to spread an "
             "engine over; pass 1, and more --vllm_num_engines if wanted"
         )
+    if config.reference_dtype == "tf32":
+        yield "--reference_dtype tf32: this machine has no GPU; pass fp32, here and to compute_baseline_perplexity.py"
     if engine.sync_backend == "nccl":
         yield f"--vllm_sync_backend {engine.sync_backend}: this machine has no GPU; use gloo"
     yield from _cpu_workers(config.placement, num_cores=len(os.sched_getaffinity(0)))

@@ -48,6 +48,8 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
         UserError: the architecture is one whose log-probs cannot be packed (see `install_logprob_head`). What has been
             loaded is to be shown to `check_packs` before anything depends on it.
     """
+    # Of the whole process: each model of a run has a process of its own.
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     attention = "flex_attention" if config.flash_attn else "sdpa"
     try:
         model = AutoModelForCausalLM.from_pretrained(

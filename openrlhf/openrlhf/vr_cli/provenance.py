@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from openrlhf.config import Precision
 from openrlhf.errors import UserError
 from openrlhf.utils.tokenizer import tokenizer_sha256
 
@@ -37,7 +38,7 @@ class Provenance:
     tokenizer_sha256: str
     """Of vocabulary and chat template: they decide what the gold tokens are."""
     dtype: str
-    """`float32` or `bfloat16`."""
+    """`--reference_dtype`: bf16, tf32 or fp32."""
     attention: str
     """`sdpa` or `flex_attention`: in bfloat16 two kernels differ by more than rounding in the last digit, and the first
     reward tier begins at 0.05 %."""
@@ -51,7 +52,7 @@ class Provenance:
         model_name: str,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        bf16: bool,
+        dtype: Precision,
         flash_attn: bool,
         prompt_template_version: str,
         prompt_settings: dict[str, bool],
@@ -65,7 +66,7 @@ class Provenance:
             weights_sha256=weights_sha256(model_name),
             config_sha256=config_sha256(model_name),
             tokenizer_sha256=tokenizer_sha256(tokenizer),
-            dtype="bfloat16" if bf16 else "float32",
+            dtype=dtype,
             attention="flex_attention" if flash_attn else "sdpa",
             prompt_template_version=prompt_template_version,
             prompt_settings=prompt_settings,
@@ -110,6 +111,7 @@ COMPARED_APART = ("model_name", "weights_sha256", "prompt_settings")
 LABELS = {
     "config_sha256": "model settings (sha256 of config.json)",
     "tokenizer_sha256": "tokenizer or chat template (sha256)",
+    "dtype": "precision (--reference_dtype)",
     "attention": "attention (--flash_attn)",
     "prompt_template_version": "prompt templates, version",
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from openrlhf.cli import machine
 from openrlhf.cli.flag_rows import Flag
 from openrlhf.cli.flag_table import COMMAND_FLAGS, FLAGS
 from openrlhf.cli.flags import build_parser, parse_args, to_config
@@ -154,6 +155,7 @@ NEW = {
     "eval_temperature": 0.7,
     "eval_top_p": 0.8,
     "eval_top_k": 20,
+    "reference_dtype": "fp32",  # tf32 where there is a GPU
     "eval_n_samples": 1,
     "stop_on_failed_save": False,
     "no_system_role": False,
@@ -290,6 +292,25 @@ def test_the_configuration_without_flags_is_that_of_its_own_defaults(monkeypatch
     }
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "tf32", "fp32"])
+def test_the_reference_model_has_a_precision_of_its_own(dtype: str) -> None:
+    for policy in ([], ["--bf16"]):
+        config = to_config(parse_args([*BASE, *policy, "--reference_dtype", dtype]))
+        assert (config.reference.bf16, config.reference.tf32) == (dtype == "bf16", dtype == "tf32")
+        assert config.ref_deepspeed.bf16 == (dtype == "bf16")
+        assert (config.policy.bf16, config.policy.tf32, config.actor_deepspeed.bf16) == (
+            bool(policy),
+            False,
+            bool(policy),
+        )
+
+
+def test_scoring_is_in_tf32_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_args(["--bf16"]).reference_dtype == "fp32"
+    monkeypatch.setattr(machine, "driver_num_gpus", lambda: 8)
+    assert parse_args(["--bf16"]).reference_dtype == "tf32"
+
+
 @pytest.mark.parametrize("script", SCRIPT_CHANGES)
 def test_the_papers_arguments_land_in_the_configuration(script: str, data_folder: Path) -> None:
     argv = [*paper_arguments(script, data_folder), "--baseline_ppl_path", str(data_folder / "baseline.pkl")]
@@ -304,7 +325,8 @@ def test_the_papers_arguments_land_in_the_configuration(script: str, data_folder
         == SCRIPT_CHANGES[script].get("--pretrain", "Qwen/Qwen2.5-7B-Instruct-1M")
     )
     for model in (config.policy, config.reference):
-        assert (model.bf16, model.flash_attn, model.torch_compile, model.use_liger_kernel) == (True, True, True, True)
+        assert (model.flash_attn, model.torch_compile, model.use_liger_kernel) == (True, True, True)
+    assert (config.policy.bf16, config.actor_deepspeed.bf16) == (True, True)
     assert (config.policy.gradient_checkpointing, config.reference.gradient_checkpointing) == (True, False)
     assert (config.actor_deepspeed.zero_stage, config.ref_deepspeed.zero_stage) == (3, 3)
     assert (config.actor_deepspeed.adam_offload, config.ref_deepspeed.adam_offload) == (True, False)

@@ -120,9 +120,18 @@ def test_settings_and_precision_are_recorded(workdir):
     provenance = BaselineMap.load(MAP).provenance
     assert provenance.model_name == "model"
     assert len(provenance.weights_sha256) == 64
-    assert provenance.dtype == "bfloat16"
+    assert provenance.dtype == "bf16"
     assert provenance.prompt_template_version == PROMPT_TEMPLATE_VERSION
     assert provenance.prompt_settings == PromptSettings(use_system_role=False).to_dict()
+
+
+def test_without_a_gpu_scoring_is_in_fp32_and_cannot_be_in_tf32(workdir, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("--reference_dtype", "tf32")
+    assert stop.value.code == 2
+    assert "--reference_dtype tf32 needs a GPU; pass fp32" in capsys.readouterr().err
+    assert run() == 0
+    assert BaselineMap.load(MAP).provenance.dtype == "fp32"
 
 
 def test_settings_reach_the_scored_text(workdir):
