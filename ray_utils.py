@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from torch import Tensor
@@ -16,13 +16,12 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from openrlhf.config import TrainConfig
 from openrlhf.datasets.blending import SourcedRow
 from openrlhf.datasets.prompts_dataset import ResolveDatapoint
-from openrlhf.errors import UserError
 from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Prompt, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
-from openrlhf.vr_cli.baseline_map import BaselineMap, load_baseline_map
+from openrlhf.vr_cli.baseline_map import load_baseline_map
 from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths
 from openrlhf.vr_cli.provenance import Provenance
 from openrlhf.vr_cli.rewards import make_reward_function
@@ -31,6 +30,10 @@ from prompt_utils import PROMPT_TEMPLATE_VERSION, plan_prompts
 
 class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
     """An experience maker whose reward is VR-CLI, scored by the reference model."""
+
+    reward_flags: ClassVar[frozenset[str]] = frozenset(
+        {"baseline_ppl_path", "reward_shape", "reward_tiers", "reward_function"}
+    )
 
     def __init__(self, *, config: TrainConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
@@ -41,6 +44,42 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
             score_packs=self._submit,
             reward_function=make_reward_function(reward.reward_shape, reward.reward_tiers, reward.reward_function),
             max_pack_tokens=config.batch.rollout_pack_tokens,
+        )
+
+    @classmethod
+    def datapoint_resolver(cls, config: TrainConfig) -> ResolveDatapoint:
+        """By `datapoint_id`, or for prompts made elsewhere by the synopsis in their text."""
+        baseline_map = load_baseline_map(config.reward.baseline_ppl_path)
+
+        def resolve(row: SourcedRow, prompt_text: str) -> dict[str, Any]:
+            return baseline_map.resolve(row.row.get("datapoint_id"), prompt_text)
+
+        return resolve
+
+    @classmethod
+    def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
+        """Checks that the baseline is the reference model's own, and that every planned conversation fits into it."""
+        baseline_map = load_baseline_map(config.reward.baseline_ppl_path)
+        prompt_settings = baseline_map.provenance.prompt_settings
+        baseline_map.check_provenance(
+            Provenance.of_model(
+                config.reference.pretrain,
+                tokenizer,
+                dtype=config.reference_dtype,
+                flash_attn=config.reference.flash_attn,
+                prompt_template_version=PROMPT_TEMPLATE_VERSION,
+                prompt_settings=prompt_settings,
+            )
+        )
+        model_config = AutoConfig.from_pretrained(
+            config.reference.pretrain, trust_remote_code=config.reference.trust_remote_code
+        )
+        check_planned_lengths(
+            (prompt.datapoint for prompt in prompts),
+            tokenizer,
+            plan_prompts(prompt_settings),
+            max_plan_tokens=config.batch.generate_max_len,
+            max_positions=max_sequence_tokens(model_config),
         )
 
     def start_rewards(self, samples: Samples) -> Callable[[], Rewards]:
@@ -55,53 +94,6 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
 
 
 class CustomStoryBasedActorModelRayActor(ActorModelRayActor):
-    """The policy worker of VR-CLI: prompts carry their datapoint of the baseline map, rewards come from it."""
+    """The policy worker of VR-CLI."""
 
-    def __init__(self, *, rank: int, world_size: int) -> None:
-        super().__init__(
-            rank=rank, world_size=world_size, remote_experience_maker_class=StoryBasedRemoteExperienceMaker
-        )
-
-    @classmethod
-    def datapoint_resolver(cls, config: TrainConfig) -> ResolveDatapoint:
-        """By `datapoint_id`, or for prompts made elsewhere by the synopsis in their text."""
-        baseline_map = load_baseline_map(config.reward.baseline_ppl_path)
-
-        def resolve(row: SourcedRow, prompt_text: str) -> dict[str, Any]:
-            return baseline_map.resolve(row.row.get("datapoint_id"), prompt_text)
-
-        return resolve
-
-    @classmethod
-    def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-        """Also checks that the baseline fits the reference model, and that every planned conversation does."""
-        if config.reward.remote_rm_url is not None:
-            raise UserError("train_ncp.py's reward is VR-CLI: drop --remote_rm_url, or run openrlhf.cli.train_ppo_ray")
-        baseline_map = load_baseline_map(config.reward.baseline_ppl_path)
-        check_provenance(baseline_map, config, tokenizer)
-        prompts = super().check_data(config, tokenizer)
-        model_config = AutoConfig.from_pretrained(
-            config.reference.pretrain, trust_remote_code=config.reference.trust_remote_code
-        )
-        check_planned_lengths(
-            (prompt.datapoint for prompt in prompts),
-            tokenizer,
-            plan_prompts(baseline_map.provenance.prompt_settings),
-            max_plan_tokens=config.batch.generate_max_len,
-            max_positions=max_sequence_tokens(model_config),
-        )
-        return prompts
-
-
-def check_provenance(baseline_map: BaselineMap, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises UserError where the map was not computed as this run would compute it."""
-    baseline_map.check_provenance(
-        Provenance.of_model(
-            config.reference.pretrain,
-            tokenizer,
-            dtype=config.reference_dtype,
-            flash_attn=config.reference.flash_attn,
-            prompt_template_version=PROMPT_TEMPLATE_VERSION,
-            prompt_settings=baseline_map.provenance.prompt_settings,
-        )
-    )
+    remote_experience_maker_class = StoryBasedRemoteExperienceMaker

@@ -45,9 +45,7 @@ class RecordingExperienceMaker(StoryBasedRemoteExperienceMaker):
 
 
 class RecordingActor(CustomStoryBasedActorModelRayActor):
-    def __init__(self, *, rank: int, world_size: int) -> None:
-        super().__init__(rank=rank, world_size=world_size)
-        self.remote_experience_maker_class = RecordingExperienceMaker
+    remote_experience_maker_class = RecordingExperienceMaker
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,16 @@ from openrlhf.cli.command import FAULT, run_command
 from openrlhf.cli.flags import parse_args, run_settings
 from openrlhf.cli.hub import hub_problem
 from openrlhf.cli.machine import driver_num_gpus, temporary_folder_problem
-from openrlhf.cli.validate import ConfigError, checked_config, context_problems, hub_ids
+from openrlhf.cli.validate import ConfigError, checked_config, context_problems, hub_ids, reward_flag_problems
 from openrlhf.config import TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
 from openrlhf.utils.signals import stop_signals
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
     from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 
 logger = init_logger(__name__)
@@ -35,9 +38,24 @@ logger = init_logger(__name__)
 ACTOR_GPU_SHARE, REF_GPU_SHARE = 0.6, 0.4
 
 
-def run(argv: Sequence[str] | None, actor_class: type[ActorModelRayActor]) -> int:
-    """Checks, trains and saves; returns the exit code (see `cli/command.py`)."""
-    return launch(argv, lambda: actor_class)
+def run(
+    argv: Sequence[str] | None,
+    actor_class: type[ActorModelRayActor] | None = None,
+    *,
+    remote_experience_maker_class: type[RemoteExperienceMaker] | None = None,
+) -> int:
+    """Checks, trains and saves; returns the exit code (see `cli/command.py`).
+
+    Args:
+        actor_class: the policy's workers, where a task needs others.
+        remote_experience_maker_class: the task; without it the actor class's own.
+    """
+
+    def load_actor_class() -> type[ActorModelRayActor]:
+        base = actor_class or _actor_class()
+        return base if remote_experience_maker_class is None else base.of_task(remote_experience_maker_class)
+
+    return launch(argv, load_actor_class)
 
 
 def launch(argv: Sequence[str] | None, load_actor_class: Callable[[], type[ActorModelRayActor]]) -> int:
@@ -122,11 +140,23 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
     from openrlhf.utils.tokenizer import get_tokenizer
 
     config = checked_config(args, num_gpus=available_gpus())
+    task = actor_class.remote_experience_maker_class
+    if problems := list(reward_flag_problems(config, task.reward_flags, task.__name__)):
+        raise ConfigError(problems)
     check_context(config)
     tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
-    actor_class.check_data(config, tokenizer)
+    check_task(config, tokenizer, task)
     check_outputs(config, tokenizer)
     return config
+
+
+def check_task(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, task: type[RemoteExperienceMaker]) -> None:
+    """Raises ValueError where a prompt of the run cannot be used, or the task cannot work with them."""
+    from openrlhf.datasets.prompts_dataset import load_run_prompts
+
+    train_prompts, eval_prompts = load_run_prompts(config, tokenizer, task.datapoint_resolver(config))
+    logger.info("%d training prompts, %d evaluation prompts", len(train_prompts), len(eval_prompts or []))
+    task.check_data(config, tokenizer, [*train_prompts, *(eval_prompts or [])])
 
 
 def check_context(config: TrainConfig) -> None:

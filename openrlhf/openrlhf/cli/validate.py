@@ -11,14 +11,15 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from openrlhf.cli.flag_table import BY_NAME
 from openrlhf.cli.flags import flag_problems, to_config
 from openrlhf.cli.path_checks import hub_id_problem, model_problem, stat_problem
-from openrlhf.config import DeepspeedConfig, PlacementConfig, TrainConfig
+from openrlhf.config import DeepspeedConfig, PlacementConfig, RewardConfig, TrainConfig
 from openrlhf.datasets.blending import SPLIT_FILES, split_sources
 from openrlhf.errors import UserError
 from openrlhf.models.limits import max_sequence_tokens
@@ -242,6 +243,28 @@ def _reward(config: TrainConfig) -> Iterator[str]:
         make_reward_function(reward.reward_shape, tiers=reward.reward_tiers, custom=reward.reward_function)
     except UserError as error:
         yield f"{', '.join(_given_reward_flags(config))}: {error}"
+
+
+def reward_flag_problems(config: TrainConfig, read: Collection[str], task: str) -> Iterator[str]:
+    """Flags that ask for a reward in a run whose reward reads other ones (`read`): they would do nothing."""
+    given = {field.name: getattr(config.reward, field.name) for field in fields(RewardConfig)}
+    given["label_key"] = config.data.label_key
+    defaults = {**vars(RewardConfig()), "label_key": None}
+    for name, value in given.items():
+        if value != defaults[name] and name not in read:
+            yield f"{BY_NAME[name].given(value)}: {task} does not read it; {INSTEAD[name]}"
+
+
+VR_CLI = "drop it, or run train_ncp.py"
+INSTEAD = {
+    "baseline_ppl_path": f"{VR_CLI} (or unset BASELINE_PPL_PATH)",
+    "reward_shape": VR_CLI,
+    "reward_tiers": VR_CLI,
+    "reward_function": VR_CLI,
+    "remote_rm_url": "drop it, or run openrlhf.cli.train_ppo_ray",
+    "label_key": "drop it, or run openrlhf.cli.train_ppo_ray",
+}
+"""What to do about a flag of another reward."""
 
 
 def _given_reward_flags(config: TrainConfig) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from openrlhf.config import DataConfig
+from openrlhf.config import DataConfig, TrainConfig
 from openrlhf.datasets.blending import SourcedRow, blending_datasets
 from openrlhf.datasets.chat import encode_marked, mark_special_strings, tokenize_prompt
 from openrlhf.datasets.prompt import Prompt
@@ -128,6 +128,25 @@ def _no_prompt(row: Mapping[str, Any], key: str) -> str:
             "and pass its --data_dir (--prompt_data json@rl_data)"
         )
     return f"field {key!r} is missing (there are: {', '.join(row) or 'none'}); name the prompt's field with --input_key"
+
+
+def load_run_prompts(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, resolve_datapoint: ResolveDatapoint | None
+) -> tuple[PromptDataset, PromptDataset | None]:
+    """A run's training prompts and, if there are evaluations, theirs. Raises as `load_prompts` does."""
+
+    def load(split: str) -> PromptDataset:
+        return load_prompts(
+            config.data,
+            tokenizer,
+            split=split,
+            prompt_max_len=config.batch.prompt_max_len,
+            seed=config.seed,
+            resolve_datapoint=resolve_datapoint,
+        )
+
+    evaluates = config.evaluation.eval_steps > 0
+    return load(config.data.prompt_split), load(config.data.eval_split) if evaluates else None
 
 
 def _prompt_text(value: Any, key: str) -> str:

@@ -10,7 +10,8 @@ import pytest
 from openrlhf.cli import flags as flags_module
 from openrlhf.cli.flag_rows import Flag
 from openrlhf.cli.flag_table import FLAGS
-from openrlhf.cli.validate import ConfigError, checked_config
+from openrlhf.cli.flags import parse_args, to_config
+from openrlhf.cli.validate import ConfigError, checked_config, reward_flag_problems
 from support.command_line import Problems
 
 
@@ -87,7 +88,6 @@ def test_an_unsupported_flag_is_refused_by_name_with_an_alternative(flag: Flag, 
         ("--gradient_checkpointing_use_reentrant", "does nothing without --gradient_checkpointing"),
         ("--wandb_group g", "does nothing without --use_wandb"),
         ("--kl_target 6 --init_kl_coef 0", "does nothing without --init_kl_coef"),
-        ("--label_key answer", "does nothing without --remote_rm_url"),
         ("--input_template Q:{}", "drop one of the two"),
         # places
         ("--pretrain ./nowhere/model", "no such folder"),
@@ -234,3 +234,24 @@ def test_the_engines_device_is_the_machines(num_gpus: int | None, device: str, m
     monkeypatch.setattr("openrlhf.cli.validate.flag_problems", lambda *_, **__: [])
     monkeypatch.setattr("openrlhf.cli.validate.validate", lambda *_, **__: [])
     assert checked_config(flags_module.parse_args([]), num_gpus=num_gpus).engine.device == device
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["--reward_shape binary", "--reward_tiers 1:1", "--reward_function file.py:name", "--baseline_ppl_path x.pkl"],
+)
+def test_a_task_of_another_reward_refuses_the_flags_that_it_does_not_read(given: str) -> None:
+    config = to_config(parse_args(given.split()))
+    (problem,) = reward_flag_problems(config, {"label_key"}, "TwentyTokensMaker")
+    assert problem.startswith(f"{given}: TwentyTokensMaker does not read it; drop it, or run train_ncp.py")
+
+
+def test_a_task_says_which_reward_flags_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASELINE_PPL_PATH", "x.pkl")
+    config = to_config(parse_args(["--remote_rm_url", "reward.py", "--label_key", "answer"]))
+    read = {"remote_rm_url", "label_key", "baseline_ppl_path"}
+    assert list(reward_flag_problems(config, read, "Maker")) == []
+    assert [problem.split()[0] for problem in reward_flag_problems(config, {"remote_rm_url"}, "Maker")] == [
+        "--baseline_ppl_path",
+        "--label_key",
+    ]

@@ -1,12 +1,14 @@
 """From prompts to experiences: sample responses, score them, compare them within their group.
 
-To train on another reward, subclass `RemoteExperienceMaker` and override `compute_rewards`; nothing else is needed.
+Another task is one subclass of `RemoteExperienceMaker`: its reward, and where it needs them the datapoints of its
+prompts and checks of its own before any model loads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 import ray
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import SamplingConfig, TrainConfig
-from openrlhf.errors import UserError
+from openrlhf.datasets.prompts_dataset import ResolveDatapoint
 from openrlhf.models.actor import Actor
 from openrlhf.models.shared_prefix import SharedPrefixBatch, pack_shared_prefix
 from openrlhf.trainer.ppo_utils.advantages import (
@@ -26,7 +28,6 @@ from openrlhf.trainer.ppo_utils.advantages import (
 from openrlhf.trainer.ppo_utils.finite import non_finite_samples, refuse_non_finite
 from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
-from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
 from openrlhf.trainer.ppo_utils.rollout import (
     EVAL_STREAM,
     TRAIN_STREAM,
@@ -47,7 +48,13 @@ __all__ = ["Experience", "RemoteExperienceMaker", "Samples"]
 
 
 class RemoteExperienceMaker:
-    """Makes one rank's experiences of a rollout, with vLLM engines and reference workers that run elsewhere."""
+    """Makes one rank's experiences of a rollout, with vLLM engines and reference workers that run elsewhere.
+
+    A task's subclass overrides `compute_rewards`; the driver asks it, as a class, about the task's flags and data.
+    """
+
+    reward_flags: ClassVar[frozenset[str]] = frozenset({"label_key"})
+    """Of the flags that make a reward those that this one reads; a run that gives another is refused."""
 
     def __init__(
         self,
@@ -57,26 +64,38 @@ class RemoteExperienceMaker:
         tokenizer: PreTrainedTokenizerBase,
         engines: Sequence[EngineHandle],
         reference: ReferenceClient,
-        reward_function: RewardFileFunction | None = None,
     ) -> None:
-        """`engines`: handles of `LLMRayActor`; `reward_function`: what `--remote_rm_url FILE.py` names."""
+        """`engines`: handles of `LLMRayActor`."""
         self.config = config
         self.actor = actor
         self.tokenizer = tokenizer
         self.engines = list(engines)
         self.reference = reference
-        self.reward_function = reward_function
         # Where everything shares one CPU, phases that overlap only slow each other down.
         self.overlap_generation = device_type() == "cuda"
         self.overlap_reference = device_type() == "cuda" and not config.placement.colocate_actor_ref
 
-    # ---- the reward: what a task overrides ---------------------------------------------------------------------
+    # ---- what a task overrides ---------------------------------------------------------------------------------
+
+    @classmethod
+    def datapoint_resolver(cls, config: TrainConfig) -> ResolveDatapoint | None:
+        """What finds a prompt row's datapoint, which arrives as `samples.prompt.datapoint`.
+
+        None: the row's `--label_key` value is all there is, as `label`.
+        """
+        return None
+
+    @classmethod
+    def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
+        """Runs once, in the driver, before any model loads, with every prompt of the run.
+
+        Raises:
+            UserError: these flags and prompts cannot work; nothing is started.
+        """
 
     def compute_rewards(self, samples: Samples) -> Rewards:
         """The rewards of one group. Called as soon as the group is sampled, on the rank that owns its prompt."""
-        if self.reward_function is None:
-            raise UserError("no reward: pass --remote_rm_url FILE.py, or override compute_rewards in a subclass")
-        return self.reward_function(samples)
+        raise NotImplementedError(f"{type(self).__name__} has no reward: override compute_rewards")
 
     def start_rewards(self, samples: Samples) -> Callable[[], Rewards]:
         """Starts scoring a group and returns what waits for the result.

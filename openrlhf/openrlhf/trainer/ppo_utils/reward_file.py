@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
+from transformers import PreTrainedTokenizerBase
+
+from openrlhf.config import TrainConfig
+from openrlhf.datasets.prompts_dataset import Prompt
 from openrlhf.errors import UserError
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Rewards, Samples
 from openrlhf.utils.load_function import load_function
 from openrlhf.vr_cli.rewards import finite_number
+
+
+class RewardFileExperienceMaker(RemoteExperienceMaker):
+    """An experience maker whose reward is a function in a file of the user's."""
+
+    reward_flags: ClassVar[frozenset[str]] = frozenset({"remote_rm_url", "label_key"})
+
+    def __init__(self, *, config: TrainConfig, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self._reward_function = RewardFileFunction(_reward_file(config))
+
+    @classmethod
+    def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
+        _reward_file(config)
+
+    def compute_rewards(self, samples: Samples) -> Rewards:
+        return self._reward_function(samples)
+
+
+def _reward_file(config: TrainConfig) -> str:
+    if config.reward.remote_rm_url is None:
+        raise UserError("no reward: pass --remote_rm_url FILE.py; for VR-CLI run train_ncp.py instead")
+    return config.reward.remote_rm_url
 
 
 class RewardFileFunction:

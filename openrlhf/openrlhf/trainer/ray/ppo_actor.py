@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import TrainConfig
-from openrlhf.datasets.prompts_dataset import PromptDataset, ResolveDatapoint, load_prompts
+from openrlhf.datasets.prompts_dataset import load_run_prompts
 from openrlhf.datasets.sampler import RolloutSchedule
-from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.logprobs import unwrap
 from openrlhf.models.pack_check import check_packs
@@ -21,8 +20,7 @@ from openrlhf.trainer.plot import plot_metrics
 from openrlhf.trainer.ppo_trainer import PPOTrainer, TrainingRun
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.metrics import PhaseTimer
-from openrlhf.trainer.ppo_utils.reward_file import RewardFileFunction
-from openrlhf.trainer.ppo_utils.samples import Prompt
+from openrlhf.trainer.ppo_utils.reward_file import RewardFileExperienceMaker
 from openrlhf.trainer.ray.handles import EngineHandle, WorkerHandle
 from openrlhf.trainer.ray.reference import ReferenceClient
 from openrlhf.trainer.ray.role import BasePPORole
@@ -32,10 +30,7 @@ from openrlhf.trainer.tracking import MetricsLogger
 from openrlhf.utils.deepspeed.collectives import barrier
 from openrlhf.utils.deepspeed.parameters import gather_params, named_parameter_buckets
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
-from openrlhf.utils.logging import init_logger
 from openrlhf.utils.tokenizer import get_tokenizer
-
-logger = init_logger(__name__)
 
 WEIGHT_BUCKET_BYTES = 512 * 2**20
 
@@ -53,17 +48,15 @@ class ActorPPOTrainer(PPOTrainer):
         engines: Sequence[EngineHandle],
         reference_workers: Sequence[WorkerHandle],
         run: TrainingRun,
-        remote_experience_maker_class: type[RemoteExperienceMaker] = RemoteExperienceMaker,
+        remote_experience_maker_class: type[RemoteExperienceMaker] = RewardFileExperienceMaker,
     ) -> None:
         """`engines`, `reference_workers`: handles of `LLMRayActor` and `ReferenceModelRayActor`, by rank."""
-        reward_file = config.reward.remote_rm_url
         experience_maker = remote_experience_maker_class(
             config=config,
             actor=actor,
             tokenizer=tokenizer,
             engines=engines,
             reference=ReferenceClient(reference_workers, rank=strategy.rank, world_size=strategy.world_size),
-            reward_function=RewardFileFunction(reward_file) if reward_file else None,
         )
         super().__init__(
             config=config,
@@ -99,70 +92,30 @@ class ActorPPOTrainer(PPOTrainer):
 
 
 class ActorModelRayActor(BasePPORole):
-    """One rank of the policy.
+    """One rank of the policy. What it is trained for is the experience maker's affair."""
 
-    Another task plugs in by subclass: `remote_experience_maker_class` brings the reward, `datapoint_resolver` finds
-    the datapoint that belongs to a prompt row.
-    """
+    remote_experience_maker_class: type[RemoteExperienceMaker] = RewardFileExperienceMaker
+    """The task, where the constructor names no other; the driver asks it about flags and data."""
 
     def __init__(
-        self,
-        *,
-        rank: int,
-        world_size: int,
-        remote_experience_maker_class: type[RemoteExperienceMaker] = RemoteExperienceMaker,
+        self, *, rank: int, world_size: int, remote_experience_maker_class: type[RemoteExperienceMaker] | None = None
     ) -> None:
         super().__init__(rank=rank, world_size=world_size)
-        self.remote_experience_maker_class = remote_experience_maker_class
+        if remote_experience_maker_class is not None:
+            self.remote_experience_maker_class = remote_experience_maker_class
 
     @classmethod
-    def datapoint_resolver(cls, config: TrainConfig) -> ResolveDatapoint | None:
-        """What finds a prompt row's datapoint; None: its `--label_key` value is all there is."""
-        return None
-
-    @classmethod
-    def load_prompts(
-        cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[PromptDataset, PromptDataset | None]:
-        """The training prompts and, if there are evaluations, theirs.
-
-        Raises:
-            UserError: any row cannot be used; the message names it.
-        """
-        resolver = cls.datapoint_resolver(config)
-
-        def load(split: str) -> PromptDataset:
-            return load_prompts(
-                config.data,
-                tokenizer,
-                split=split,
-                prompt_max_len=config.batch.prompt_max_len,
-                seed=config.seed,
-                resolve_datapoint=resolver,
-            )
-
-        return load(config.data.prompt_split), load(
-            config.data.eval_split
-        ) if config.evaluation.eval_steps > 0 else None
-
-    @classmethod
-    def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-        """What the launcher runs once, before any model loads: every prompt of the run, all of them usable.
-
-        Raises:
-            UserError: they are not.
-        """
-        if cls is ActorModelRayActor and config.reward.remote_rm_url is None:
-            raise UserError("no reward: pass --remote_rm_url FILE.py; for VR-CLI run train_ncp.py instead")
-        train_prompts, eval_prompts = cls.load_prompts(config, tokenizer)
-        logger.info("%d training prompts, %d evaluation prompts", len(train_prompts), len(eval_prompts or []))
-        return [*train_prompts, *(eval_prompts or [])]
+    def of_task(cls, task: type[RemoteExperienceMaker]) -> type[Self]:
+        """This class with another task."""
+        return type(cls.__name__, (cls,), {"remote_experience_maker_class": task})
 
     def init_model(self, config: TrainConfig) -> None:
         """Loads prompts and policy, and makes the policy's engine and optimizer."""
         self.config = config
         self.tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
-        self.train_prompts, self.eval_prompts = self.load_prompts(config, self.tokenizer)
+        self.train_prompts, self.eval_prompts = load_run_prompts(
+            config, self.tokenizer, self.remote_experience_maker_class.datapoint_resolver(config)
+        )
         self.schedule = make_schedule(config, len(self.train_prompts))
         self.resume_from = find_resume_point(self.strategy, config, self.train_prompts)
         model = self.strategy.load_model(partial(load_causal_lm, config.policy), config.actor_deepspeed)
