@@ -37,7 +37,7 @@ from openrlhf.vr_cli.dataset import read_rows
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plan_scoring import planned_sequence, score_locally
 from openrlhf.vr_cli.scoring_noise import spread_pct, start_repeated_scoring
-from prompt_utils import PromptSettings, plan_prompts
+from prompt_utils import add_prompt_arguments, plan_prompts, prompt_settings_from
 
 SHAPES = {
     # layers, hidden, intermediate, heads, key-value heads, vocabulary
@@ -72,13 +72,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--segment", type=int, default=1024, help="random tokens of each sequence")
     parser.add_argument("--pack_tokens", type=int, default=32_768)
     parser.add_argument("--eps", type=float, nargs="+", default=[1e-9, 1e-6, 1e-5, 1e-4, 1e-3])
+    add_prompt_arguments(parser)
     return parser.parse_args(argv)
 
 
 def real_cases(args: argparse.Namespace) -> list[Case]:
     """The planned conversations of a dataset's first rows; the fillers' plans are the first words of the gold text."""
     tokenizer = get_tokenizer(args.model, trust_remote_code=args.trust_remote_code)
-    prompts = plan_prompts(PromptSettings().to_dict())
+    prompts = plan_prompts(prompt_settings_from(args).to_dict())
     cases = []
     for row in read_rows(args.dataset)[: args.rows]:
         words = row.datapoint["next_chapter"].split()

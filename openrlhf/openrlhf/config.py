@@ -114,6 +114,8 @@ class AlgorithmConfig:
     use_kl_loss: bool = False
     """Add coefficient x KL to the loss; otherwise it is taken from the reward per token."""
     reward_clip_range: tuple[float, float] = (-10.0, 10.0)
+    advantage_eps: float = 1e-3
+    """Added to a group's standard deviation by `group_norm`, in the reward's unit: far smaller differences vanish."""
     max_epochs: int = 1
     """Passes over one rollout's samples."""
 

@@ -120,6 +120,9 @@ GROUPS = (
              choices=("gae", "reinforce", "rloo", "reinforce_baseline", "group_norm"),
              refused=Refused("the default gae needs a critic, and there is no critic",
                              "pass --advantage_estimator group_norm", only=("gae",))),
+        Flag("advantage_eps", float, None, "added to a group's standard deviation by group_norm (upstream: 1e-9); "
+             "unset: 1e-3, or 0.1 where rewards are in percent", new=True, rare=True, to="algorithm.advantage_eps",
+             check=POSITIVE),
         Flag("train_batch_size", int, 128, "samples of one optimizer step, over all ranks", to="batch.train_batch_size",
              check=POSITIVE),
         Flag("micro_train_batch_size", int, 4, "full-length samples in one training pack",

@@ -18,8 +18,9 @@ from openrlhf.cli.config_file import read_config_file, with_secrets
 from openrlhf.cli.flag_rows import Flag, is_off, number_problem
 from openrlhf.cli.flag_table import COMMAND_FLAGS, FLAGS
 from openrlhf.cli.help_text import render_help
-from openrlhf.config import TrainConfig
+from openrlhf.config import AlgorithmConfig, TrainConfig
 from openrlhf.errors import UserError
+from openrlhf.vr_cli.rewards import advantage_eps
 
 ConfigT = TypeVar("ConfigT")
 
@@ -122,9 +123,17 @@ def to_config(args: argparse.Namespace) -> TrainConfig:
     return dataclasses.replace(
         config,
         engine=dataclasses.replace(config.engine, max_model_len=config.batch.max_total_tokens),
+        algorithm=_with_advantage_eps(config),
         reference=dataclasses.replace(config.reference, bf16=dtype == "bf16", tf32=dtype == "tf32"),
         ref_deepspeed=dataclasses.replace(config.ref_deepspeed, bf16=dtype == "bf16"),
     )
+
+
+def _with_advantage_eps(config: TrainConfig) -> AlgorithmConfig:
+    """Above the scorer's noise, which is measured in the reward's unit, where `--advantage_eps` is not given."""
+    default = advantage_eps(None if config.reward.remote_rm_url else config.reward.reward_shape)
+    eps = config.algorithm.advantage_eps
+    return dataclasses.replace(config.algorithm, advantage_eps=default if eps is None else eps)
 
 
 def _plain(value: Any) -> Any:

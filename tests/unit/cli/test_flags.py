@@ -156,6 +156,7 @@ NEW = {
     "eval_top_p": 0.8,
     "eval_top_k": 20,
     "reference_dtype": "fp32",  # tf32 where there is a GPU
+    "advantage_eps": None,
     "eval_n_samples": 1,
     "stop_on_failed_save": False,
     "no_system_role": False,
@@ -309,6 +310,21 @@ def test_scoring_is_in_tf32_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch
     assert parse_args(["--bf16"]).reference_dtype == "fp32"
     monkeypatch.setattr(machine, "driver_num_gpus", lambda: 8)
     assert parse_args(["--bf16"]).reference_dtype == "tf32"
+
+
+@pytest.mark.parametrize(
+    ("argv", "eps"),
+    [
+        ([], 1e-3),  # tiers
+        (["--reward_shape", "nll_delta"], 1e-3),  # nats
+        (["--reward_shape", "improvement"], 0.1),  # percent
+        (["--reward_shape", "negative"], 0.1),
+        (["--reward_shape", "improvement", "--advantage_eps", "1e-9"], 1e-9),
+        (["--remote_rm_url", "reward.py"], 1e-3),
+    ],
+)
+def test_the_advantages_epsilon_is_in_the_rewards_unit(argv: list[str], eps: float) -> None:
+    assert to_config(parse_args([*BASE, *argv])).algorithm.advantage_eps == eps
 
 
 @pytest.mark.parametrize("script", SCRIPT_CHANGES)

@@ -14,6 +14,7 @@ from openrlhf.config import AdvantageEstimator, AlgorithmConfig
 from openrlhf.models.loss import estimate_kl
 
 EPSILON = 1e-9
+"""Upstream's, of everything that is divided by a standard deviation."""
 
 # REINFORCE++ (Hu 2025) and its baseline form whiten the advantages over the whole rollout; the others do not.
 NORMALISED_OVER_ROLLOUT = frozenset({"reinforce", "reinforce_baseline"})
@@ -23,13 +24,14 @@ NORMALISED_OVER_ROLLOUT = frozenset({"reinforce", "reinforce_baseline"})
 COMPARED_WITHIN_GROUP = frozenset({"group_norm", "rloo", "reinforce_baseline"})
 
 
-def shape_rewards(rewards: Tensor, estimator: AdvantageEstimator) -> Tensor:
+def shape_rewards(rewards: Tensor, estimator: AdvantageEstimator, *, eps: float = EPSILON) -> Tensor:
     """Compares each reward of a group with the others: (G,) -> (G,).
 
-    group_norm: (r - mean) / (std + 1e-9), std with n - 1 (GRPO, Shao et al. 2024);
+    group_norm: (r - mean) / (std + eps), std with n - 1 (GRPO, Shao et al. 2024);
     rloo: r - mean of the others (Ahmadian et al. 2024); reinforce_baseline: r - mean (Hu 2025); reinforce: r.
-    In float64: in float32 the mean of three rewards of 0.9 is off by 6e-8, and so is their std; group_norm would make
-    an advantage of 0.8 out of a group that has nothing to teach.
+    With upstream's eps of 1e-9 group_norm makes advantages of +-2 out of any noise; `--advantage_eps` is above the
+    scorer's. In float64: in float32 the mean of three rewards of 0.9 is off by 6e-8, and so is their std; with 1e-9 an
+    advantage of 0.8 came out of a group that has nothing to teach.
     """
     rewards = rewards.double()
     if estimator == "reinforce":
@@ -39,7 +41,7 @@ def shape_rewards(rewards: Tensor, estimator: AdvantageEstimator) -> Tensor:
     if estimator == "rloo":
         return rewards - (rewards.sum() - rewards) / (rewards.numel() - 1)
     centred = rewards - rewards.mean()
-    return centred if estimator == "reinforce_baseline" else centred / (rewards.std() + EPSILON)
+    return centred if estimator == "reinforce_baseline" else centred / (rewards.std() + eps)
 
 
 def clip_rewards(rewards: Sequence[float], clip_range: tuple[float, float]) -> list[float]:
@@ -61,7 +63,7 @@ def group_advantages(
     term is in the loss, kl_coef x KL is taken from each token's reward. `old_logprobs`, `ref_logprobs`: (R,) a sample.
     """
     clipped = torch.tensor(clip_rewards(rewards, algorithm.reward_clip_range), dtype=torch.float64)
-    shaped = shape_rewards(clipped, algorithm.advantage_estimator).tolist()
+    shaped = shape_rewards(clipped, algorithm.advantage_estimator, eps=algorithm.advantage_eps).tolist()
     if ref_logprobs is None or algorithm.use_kl_loss:
         kls = [torch.zeros_like(old) for old in old_logprobs]
     else:

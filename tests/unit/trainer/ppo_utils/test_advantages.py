@@ -14,6 +14,7 @@ from openrlhf.trainer.ppo_utils.advantages import (
     whitening_sums,
 )
 from openrlhf.trainer.ppo_utils.kl_controller import AdaptiveKLController, make_kl_controller
+from openrlhf.vr_cli.rewards import advantage_eps
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,16 @@ def test_shaped_rewards(estimator, expected):
 @pytest.mark.parametrize("estimator", ["rloo", "reinforce_baseline", "group_norm"])
 def test_equal_rewards_teach_nothing(estimator):
     assert shape_rewards(torch.tensor([0.9, 0.9, 0.9]), estimator).abs().max() < 1e-6
+
+
+def test_noise_of_scoring_does_not_become_advantages_of_two():
+    """Seven equal plans and one that the scorer's noise in TF32 puts 4e-4 nats above: mean 5e-5, std 4e-4 / sqrt(8)."""
+    rewards = torch.tensor([0.0] * 7 + [4e-4], dtype=torch.float64)
+    std = 4e-4 / math.sqrt(8)
+    assert shape_rewards(rewards, "group_norm").max() == pytest.approx(3.5e-4 / std, rel=1e-4)  # 2.47
+    for shape, unit in (("nll_delta", 1.0), ("improvement", 100.0)):
+        advantages = shape_rewards(rewards * unit, "group_norm", eps=advantage_eps(shape))
+        assert advantages.max() == pytest.approx(3.5e-4 / (std + 1e-3))  # 0.31
 
 
 @pytest.mark.parametrize("estimator", ["rloo", "reinforce_baseline", "group_norm"])
