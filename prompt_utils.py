@@ -3,8 +3,9 @@
 Three conversations are made from one datapoint:
 
 * the reasoning prompt: what is known of the story, then the request to reason and to end in a plan (`In summary:`);
-* the baseline conversation: the same material, the request to write, the gold chapter;
-* the planned conversation: the same material, the plan, the same request, the gold chapter.
+* the planned conversation: the same material, the plan, the request to write, the gold chapter;
+* the baseline conversation: the planned one with an empty plan. So the two differ in the plan alone, and an empty plan
+  is worth nothing: neither its section nor the request makes the gold text more or less likely on one side only.
 
 All of them start with the same bytes (preamble and material), so whatever a group of rollouts shares comes first.
 Rows of the `messages` kind keep their own turns; only their last user turn is extended.
@@ -38,7 +39,7 @@ __all__ = [
     "plan_prompts",
 ]
 
-PROMPT_TEMPLATE_VERSION = "1"
+PROMPT_TEMPLATE_VERSION = "2"
 
 USE_SYSTEM_ROLE = True
 """False puts the system text at the head of the first user turn, for chat templates without a system role."""
@@ -137,22 +138,17 @@ def build_reasoning_messages(datapoint: Datapoint, settings: PromptSettings | No
 
 
 def build_baseline_messages(datapoint: Datapoint, settings: PromptSettings | None = None) -> Messages:
-    """The conversation whose last message, the gold text, is scored without a plan."""
-    settings = settings or PromptSettings()
-    if is_messages_row(datapoint):
-        prompt = _extend_last_user_turn(datapoint, settings, [])
-    else:
-        prompt = _chapter_prompt(datapoint, settings, [_section("Instructions", WRITING_INSTRUCTIONS)])
-    return [*prompt, _gold_turn(datapoint)]
+    """The conversation whose last message, the gold text, is scored without a plan: its section is there, and empty."""
+    return build_planned_messages(datapoint, "", settings)
 
 
 def build_planned_messages(datapoint: Datapoint, plan: str, settings: PromptSettings | None = None) -> Messages:
     """The conversation whose last message, the gold text, is scored after the plan (as `extract_plan` gives it)."""
     settings = settings or PromptSettings()
     if is_messages_row(datapoint):
-        parts = [_section("Plan", plan), _section("Instructions", MESSAGES_ANSWER_INSTRUCTIONS)]
+        parts = [_section("Plan", plan.strip()), _section("Instructions", MESSAGES_ANSWER_INSTRUCTIONS)]
         return [*_extend_last_user_turn(datapoint, settings, parts), _gold_turn(datapoint)]
-    parts = [_section("Next Chapter Plan", plan), _section("Instructions", WRITING_INSTRUCTIONS)]
+    parts = [_section("Next Chapter Plan", plan.strip()), _section("Instructions", WRITING_INSTRUCTIONS)]
     return [*_chapter_prompt(datapoint, settings, parts), _gold_turn(datapoint)]
 
 

@@ -44,7 +44,7 @@ DIALOGUE = {
     ]
 }
 # Start of the sha256 over the conversations made from the rows above, by template version.
-FINGERPRINTS = {"1": "0817608bcc476cd2"}
+FINGERPRINTS = {"1": "0817608bcc476cd2", "2": "ed24d1fd44b375b5"}
 
 
 def roles(messages):
@@ -94,14 +94,20 @@ def test_conversations_share_every_byte_up_to_where_they_must_differ(datapoint, 
         assert messages[turn]["content"].startswith(material)
 
 
-def test_the_plan_is_all_that_baseline_and_planned_chapters_differ_in():
-    baseline = build_baseline_messages(CHAPTER)[1]["content"]
-    planned = build_planned_messages(CHAPTER, "PLAN")[1]["content"]
-    assert planned.replace("### Next Chapter Plan: ###\nPLAN\n\n", "") == baseline
+@pytest.mark.parametrize("datapoint", [CHAPTER, BARE, DIALOGUE], ids=["chapter", "bare", "dialogue"])
+@pytest.mark.parametrize("settings", [None, PromptSettings(use_system_role=False, include_synopsis=False)])
+def test_the_plan_is_all_that_baseline_and_planned_conversation_differ_in(datapoint, settings):
+    """Frame and closing instructions are the same on both sides, so an empty plan is worth exactly nothing."""
+    baseline = build_baseline_messages(datapoint, settings)
+    planned = build_planned_messages(datapoint, "PLAN", settings)
+    assert json.loads(json.dumps(planned).replace("PLAN", "")) == baseline
+    for blank in ("", " ", "\n\n"):
+        assert build_planned_messages(datapoint, blank, settings) == baseline
 
 
 def test_an_empty_plan_keeps_its_section():
-    assert "### Next Chapter Plan: ###\n\n\n### Instructions" in build_planned_messages(CHAPTER, "")[1]["content"]
+    assert "### Next Chapter Plan: ###\n\n\n### Instructions" in build_baseline_messages(CHAPTER)[1]["content"]
+    assert "LAST\n\n### Plan: ###\n\n\n### Instructions" in build_baseline_messages(DIALOGUE)[3]["content"]
 
 
 def test_reasoning_prompt_asks_for_citations_and_a_summary():
@@ -147,11 +153,13 @@ def test_without_system_role_its_text_heads_the_first_user_turn():
     assert folded[0]["content"] == f"{with_role[0]['content']}\n\n{with_role[1]['content']}"
     dialogue = build_baseline_messages(DIALOGUE, PromptSettings(use_system_role=False))
     assert roles(dialogue) == ["user", "assistant", "user", "assistant"]
-    assert [turn["content"] for turn in dialogue] == ["SYSTEM\n\nFIRST", "REPLY", "LAST", "GOLD"]
+    assert [turn["content"] for turn in dialogue] == ["SYSTEM\n\nFIRST", "REPLY", dialogue[2]["content"], "GOLD"]
 
 
 def test_messages_rows_keep_their_turns():
-    assert build_baseline_messages(DIALOGUE) == DIALOGUE["messages"]
+    baseline = build_baseline_messages(DIALOGUE)
+    assert [baseline[i] for i in (0, 1, 2, 4)] == [DIALOGUE["messages"][i] for i in (0, 1, 2, 4)]
+    assert baseline[3]["content"].startswith("LAST\n\n### Plan: ###\n")
     planned = build_planned_messages(DIALOGUE, "PLAN")
     assert planned[:3] == DIALOGUE["messages"][:3]
     assert planned[3]["content"].startswith("LAST\n\n### Plan: ###\nPLAN\n\n### Instructions: ###\n")
