@@ -21,11 +21,14 @@ from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Prompt, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
+from openrlhf.utils.logging import init_logger
 from openrlhf.vr_cli.baseline_map import load_baseline_map
 from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths
 from openrlhf.vr_cli.provenance import Provenance
-from openrlhf.vr_cli.rewards import make_reward_function
+from openrlhf.vr_cli.rewards import DEFAULT_TIERS, make_reward_function
 from prompt_utils import PROMPT_TEMPLATE_VERSION, plan_prompts
+
+logger = init_logger(__name__)
 
 
 class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
@@ -88,6 +91,22 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
         return self._scorer.start(
             [PlanSample(datapoint=prompt.datapoint, response=r, prompt_text=prompt.text) for r in samples.responses]
         )
+
+    def measure(self, prompts: Sequence[Prompt]) -> dict[str, list[float]]:
+        """How far apart the same conversation is scored; see `PlanScorer.start_noise`."""
+        waits = [self._scorer.start_noise(prompt.datapoint) for prompt in prompts]
+        self.reference.close_phase()
+        noise = [wait() for wait in waits]
+        first_tier = DEFAULT_TIERS[0].threshold_pct
+        if max(noise, default=0.0) > first_tier:
+            logger.warning(
+                "scoring has a noise of %.2g %% of perplexity, the first reward tier is at %g %%; score more exactly "
+                "(--reference_dtype, here %s), and compute the baseline on this kind of machine",
+                max(noise),
+                first_tier,
+                self.config.reference_dtype,
+            )
+        return {"scoring_noise_pct": noise}
 
     def _submit(self, batches: Sequence[SharedPrefixBatch]) -> Callable[[], list[Tensor]]:
         return partial(ray.get, self.reference.submit(batches))

@@ -161,7 +161,7 @@ def measure(model: PreTrainedModel, cases: Sequence[Case], pack_tokens: int) -> 
 
     def score(case: Case) -> list[Likelihood]:
         packs = score_locally(forward)
-        return start_repeated_scoring(packs, case.measured, case.fillers, max_pack_tokens=pack_tokens)()
+        return start_repeated_scoring(packs, case.measured, case.fillers, max_pack_tokens=pack_tokens, copies=COPIES)()
 
     if device_type() == "cuda":
         score(cases[0])  # compiles

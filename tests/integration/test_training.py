@@ -111,6 +111,8 @@ def test_engines_follow_the_policy(uninterrupted: Path):
 
 def test_a_run_leaves_everything_behind(world: Path, uninterrupted: Path):
     assert [row["step"] for row in metrics_rows(uninterrupted, "eval")] == [0, 2, 4]
+    (start_row,) = metrics_rows(uninterrupted, "start")
+    assert 0 <= start_row["scoring_noise_pct"] < 1e-3  # fp32
     completions = (uninterrupted / "eval_completions" / "step_4.jsonl").read_text().splitlines()
     assert [json.loads(line)["prompt_index"] for line in completions] == [0, 1, 2]
     assert json.loads((uninterrupted / "config.json").read_text())["rollout_batch_size"] == 2

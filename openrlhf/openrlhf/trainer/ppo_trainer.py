@@ -44,6 +44,8 @@ from openrlhf.utils.progress import progress_bar
 
 logger = init_logger(__name__)
 
+NUM_MEASURED_PROMPTS = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
@@ -90,6 +92,7 @@ class PPOTrainer:
         first_step = self.resume()
         self.sync_weights(PhaseTimer())
         if first_step == 0:
+            self.measure()
             self.evaluate(step=0)
         with progress_bar("training", total=self.schedule.num_steps, enabled=self.strategy.is_rank_0()) as bar:
             bar.update(first_step)
@@ -102,6 +105,17 @@ class PPOTrainer:
                 if self.saves_at(done):
                     self.save_checkpoint(done)
                 bar.update(1)
+
+    def measure(self) -> None:
+        """Logs what the experience maker measures before anything is trained on its rewards."""
+        metrics = MeanMetrics()
+        prompts = self._share(list(self.run.train_prompts)[:NUM_MEASURED_PROMPTS])
+        for name, values in self.experience_maker.measure(prompts).items():
+            metrics.add(name, values)
+        reduced = metrics.reduce()
+        if self.tracker is not None and reduced:
+            self.tracker.log(0, "start", reduced)
+            logger.info("before training: %s", ", ".join(f"{name} {value:.2g}" for name, value in reduced.items()))
 
     def train_step(self, step: int) -> dict[str, float]:
         """Rollout `step` and its optimizer steps; returns the metrics over all ranks."""

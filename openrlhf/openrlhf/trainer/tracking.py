@@ -1,7 +1,7 @@
 """The record of a run: metrics as JSON lines always, TensorBoard and Weights & Biases on request.
 
     <save_path>/config.json                     the run's resolved configuration
-    <save_path>/metrics.jsonl                   {"step": 8, "phase": "train" | "eval", "reward": ..., ...} a line
+    <save_path>/metrics.jsonl                   {"step": 8, "phase": "start" | "train" | "eval", "reward": ...} a line
     <save_path>/eval_completions/step_8.jsonl   every completion of the evaluation after step 8
 
 A run that starts anew sets the files of an earlier one aside; a run that resumes after step N drops what the
@@ -26,7 +26,7 @@ from openrlhf.utils.logging import init_logger
 
 logger = init_logger(__name__)
 
-Phase = Literal["train", "eval"]
+Phase = Literal["start", "train", "eval"]
 
 
 class MetricsLogger:

@@ -20,6 +20,7 @@ from openrlhf.vr_cli.novelty import unseen_trigram_share
 from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihood
 from openrlhf.vr_cli.plan_prompts import PlanPrompts
 from openrlhf.vr_cli.rewards import RewardFunction, RewardInputs, Rewards
+from openrlhf.vr_cli.scoring_noise import spread_pct, start_repeated_scoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 ScorePacks = Callable[[Sequence[SharedPrefixBatch]], Callable[[], Sequence["Tensor"]]]
 """Starts the forwards of packs; what it returns waits for their label log-probs, one fp32 (L,) a pack."""
+
+
+NOISE_FILLER_WORDS = (5, 20)
+"""Where the noise is measured, plans of so many words of the gold text share packs with the empty one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,18 @@ class PlanScorer:
             return self._rewards(samples, plans, planned)
 
         return rewards
+
+    def start_noise(self, datapoint: Datapoint) -> Callable[[], float]:
+        """Submits a baseline conversation in packs of different shapes; what it returns waits for its noise.
+
+        That is the spread of its perplexity in percent, the baseline map's own value among them: improvements that
+        differ by less differ by chance.
+        """
+        words = self.prompts.planned_messages(datapoint, "")[-1]["content"].split()
+        plans = ["", *(" ".join(words[:count]) for count in NOISE_FILLER_WORDS)]
+        measured, *fillers = [self.planned_sequence(datapoint, plan) for plan in plans]
+        wait = start_repeated_scoring(self.score_packs, measured, fillers, max_pack_tokens=self.max_pack_tokens)
+        return lambda: spread_pct([*wait(), baseline_likelihood(datapoint)])
 
     def planned_sequence(self, datapoint: Datapoint, plan: str) -> LabeledSequence:
         """The planned conversation, labels on its gold span."""

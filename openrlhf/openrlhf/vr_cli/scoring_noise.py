@@ -19,19 +19,25 @@ if TYPE_CHECKING:
 
 
 def start_repeated_scoring(
-    score_packs: ScorePacks, measured: LabeledSequence, fillers: Sequence[LabeledSequence], *, max_pack_tokens: int
+    score_packs: ScorePacks,
+    measured: LabeledSequence,
+    fillers: Sequence[LabeledSequence],
+    *,
+    max_pack_tokens: int,
+    copies: int = 0,
 ) -> Callable[[], list[Likelihood]]:
-    """Submits one sequence many times: alone, before, between and after others, and beside copies of itself.
+    """Submits one sequence several times: alone, before another, and after all the others.
 
     Args:
         fillers: at least one other sequence that starts like `measured`; lengths of their own make for more shapes.
+        copies: more places, last among them so many copies of `measured` side by side.
 
     Returns:
         What waits for the likelihood of `measured` in each of its places: all equal but for rounding.
     """
     packs = [
         (batch, [slot for slot, index in enumerate(batch.sample_indices) if arrangement[index] is measured])
-        for arrangement in _arrangements(measured, fillers)
+        for arrangement in _arrangements(measured, fillers, copies)
         for batch in pack_shared_prefix(arrangement, max_tokens=max_pack_tokens)
     ]
     wait = score_packs([batch for batch, _ in packs])
@@ -44,16 +50,12 @@ def spread_pct(likelihoods: Sequence[Likelihood]) -> float:
     return 100.0 * (max(perplexities) - min(perplexities)) / min(perplexities)
 
 
-def _arrangements(measured: LabeledSequence, fillers: Sequence[LabeledSequence]) -> list[list[LabeledSequence]]:
+def _arrangements(
+    measured: LabeledSequence, fillers: Sequence[LabeledSequence], copies: int
+) -> list[list[LabeledSequence]]:
     first, *rest = fillers
-    return [
-        [measured],
-        [measured, first],
-        [first, measured],
-        [first, measured, *rest],
-        [*fillers, measured],
-        [measured] * 8,
-    ]
+    few = [[measured], [measured, first], [*fillers, measured]]
+    return [*few, [first, measured], [first, measured, *rest], [measured] * copies] if copies else few
 
 
 def _of_measured(

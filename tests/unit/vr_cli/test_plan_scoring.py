@@ -120,6 +120,28 @@ def test_equal_plans_are_scored_once_and_get_equal_rewards(tokenizer):
     assert len(set(rewards.rewards)) == 3
 
 
+def test_noise_is_the_spread_of_one_conversation_and_its_baseline(tokenizer):
+    """The gold text costs 6 nats a token alone, and 1 mnat more for each other sample; packs hold 1, 2 and 3."""
+
+    def noisy(batch: SharedPrefixBatch) -> torch.Tensor:
+        return torch.full((batch.labels.numel(),), -6.0 - 1e-3 * (batch.num_samples - 1), dtype=torch.float64)
+
+    noise = make_scorer(tokenizer, noisy).start_noise(HARBOUR)()
+    assert noise == pytest.approx(100 * (math.exp(2e-3) - 1))  # 0.2 %; the baseline is at 6 nats
+    elsewhere = with_baseline(HARBOUR, "harbour", Likelihood(nll_sum=59.9, num_tokens=10))
+    noise = make_scorer(tokenizer, noisy).start_noise(elsewhere)()
+    assert noise == pytest.approx(100 * (math.exp(1.2e-2) - 1))  # a baseline of 5.99 nats, 12 mnat below
+
+
+def test_the_noise_of_float32_is_far_below_the_first_tier(model, tokenizer):
+    scorer = make_scorer(tokenizer, CountingScorer(model).forward)
+    start = scorer.planned_sequence(HARBOUR, "")
+    nll = plain_mean_nll(model, tokenizer, HARBOUR, "")
+    num_tokens = len(start.token_ids) - start.label_start
+    measured = with_baseline(HARBOUR, "harbour", Likelihood(nll_sum=nll * num_tokens, num_tokens=num_tokens))
+    assert scorer.start_noise(measured)() < 1e-3  # percent
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_log_probs_that_are_not_finite_name_the_sample(tokenizer, value):
     def broken(batch: SharedPrefixBatch) -> torch.Tensor:

@@ -105,6 +105,13 @@ class RemoteExperienceMaker:
         """
         return partial(self.compute_rewards, samples)
 
+    def measure(self, prompts: Sequence[Prompt]) -> dict[str, list[float]]:
+        """What is worth knowing of the reward before anything is trained on it; the means are logged.
+
+        Called once, before the first step, with a few of the run's prompts. Collective over the actor ranks.
+        """
+        return {}
+
     # ---- one rollout -------------------------------------------------------------------------------------------
 
     def make_experiences(
