@@ -38,6 +38,8 @@ MAX_LONG_TOKENS = 16_384
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}
 """Nats a token that rounding may make, mean over a sequence's labels: more than twice what it was seen to make on
 random tokens, which are the noisiest text there is (docs/experiments.md)."""
+TF32_TOLERANCE = TOLERANCE[torch.bfloat16] / 8
+"""Of float32 with matrix products in TF32, whose operands have three bits more than bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def check_packs(model: nn.Module, *, name: str) -> PackCheck:
     packed = _packed_logprobs(model, sequences, name)
     gaps = tuple((a - b).abs().mean().item() for a, b in zip(packed, plain, strict=True))
     lengths = tuple(len(sequence.token_ids) for sequence in sequences)
-    tolerance = TOLERANCE[causal_lm.dtype]
+    tolerance = tolerance_of(causal_lm.dtype)
     for length, gap in zip(lengths, gaps, strict=True):
         if not gap <= tolerance:  # also where it is not a number
             raise UserError(
@@ -78,6 +80,12 @@ def check_packs(model: nn.Module, *, name: str) -> PackCheck:
                 f"{tolerance:g}); this model cannot be used with packs, so take another one"
             )
     return PackCheck(lengths=lengths, gaps=gaps)
+
+
+def tolerance_of(dtype: torch.dtype) -> float:
+    """Nats a token that rounding may make in this process."""
+    in_tf32 = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return TF32_TOLERANCE if in_tf32 else TOLERANCE[dtype]
 
 
 def long_tokens(model: PreTrainedModel, name: str) -> int:

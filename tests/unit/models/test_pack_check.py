@@ -13,7 +13,7 @@ from openrlhf.models import pack_check
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.logprobs import install_logprob_head
 from openrlhf.models.noise import silence
-from openrlhf.models.pack_check import check_packs, long_tokens, probe_sequences
+from openrlhf.models.pack_check import check_packs, long_tokens, probe_sequences, tolerance_of
 from sweep.sweep_architectures import VARIANTS, sweep_one
 from sweep.tiny_architectures import tiny_model
 
@@ -133,3 +133,13 @@ def test_a_wrong_pack_is_found(monkeypatch):
     monkeypatch.setattr(pack_check, "pack_shared_prefix", wrong)
     with pytest.raises(UserError, match="nats a token"):
         check_packs(model, name="tiny")
+
+
+def test_the_tolerance_is_the_precisions():
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert tolerance_of(torch.float32) < 0.002
+    torch.set_float32_matmul_precision("high")  # as load_causal_lm does for --reference_dtype tf32
+    try:
+        assert tolerance_of(torch.float32) == pytest.approx(tolerance_of(torch.bfloat16) / 8)
+    finally:
+        torch.set_float32_matmul_precision("highest")
