@@ -133,6 +133,12 @@ def test_a_folder_too_deep_for_rays_sockets(folder: Path, variable: str) -> None
     assert refusal(folder, GOOD, **{variable: str(deep)}).startswith(f"{variable}={deep}: too long")
 
 
+def test_an_unknown_log_level(folder: Path) -> None:
+    done = run(folder, GOOD, OPENRLHF_LOG_LEVEL="loud")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "OPENRLHF_LOG_LEVEL='LOUD' is not a log level" in done.stderr
+
+
 def test_check_only_starts_nothing(folder: Path) -> None:
     done = run(folder, [*GOOD, "--check_only"])
     assert done.returncode == 0, done.stderr

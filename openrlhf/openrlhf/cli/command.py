@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from openrlhf.errors import UserError
+from openrlhf.utils.logging import log_level
 
 DONE, FAULT, USER_ERROR = 0, 1, 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -26,6 +27,7 @@ def run_command(body: Callable[[], int | None]) -> int:
     """
     exit_on_sigterm()
     try:
+        log_level()
         return body() or DONE
     except UserError as error:
         # Ray raises a worker's error as a class of its own, whose text is a traceback and whose cause is the error.

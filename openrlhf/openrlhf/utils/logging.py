@@ -11,17 +11,19 @@ import re
 import warnings
 from pathlib import Path
 
+from openrlhf.errors import UserError
+
 ROOT_NAME = "openrlhf"
 OUR_LINE = re.compile(r"^\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL) \[\d+\] openrlhf\b")
 NOISY_LIBRARIES = ("DeepSpeed", "transformers", "accelerate", "torch.distributed", "filelock", "httpx")
 
 
 def log_level() -> int:
-    """The level asked for by `OPENRLHF_LOG_LEVEL`, INFO unless set. Raises ValueError for an unknown name."""
+    """The level asked for by `OPENRLHF_LOG_LEVEL`, INFO unless set. Raises UserError for an unknown name."""
     name = os.environ.get("OPENRLHF_LOG_LEVEL", "INFO").upper()
     levels = logging.getLevelNamesMapping()
     if name not in levels:
-        raise ValueError(f"OPENRLHF_LOG_LEVEL={name!r} is not a log level; use DEBUG, INFO, WARNING or ERROR")
+        raise UserError(f"OPENRLHF_LOG_LEVEL={name!r} is not a log level; use DEBUG, INFO, WARNING or ERROR")
     return levels[name]
 
 
@@ -31,7 +33,7 @@ class _RankFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         rank = os.environ.get("RANK", "0")
         record.__dict__["rank"] = rank
-        return rank == "0" or record.levelno >= logging.WARNING or log_level() <= logging.DEBUG
+        return rank == "0" or record.levelno >= logging.WARNING or logging.getLogger(ROOT_NAME).level <= logging.DEBUG
 
 
 def init_logger(name: str) -> logging.Logger:
@@ -39,7 +41,10 @@ def init_logger(name: str) -> logging.Logger:
     root = logging.getLogger(ROOT_NAME)
     if not root.handlers:
         _add_handler(logging.StreamHandler())
-        root.setLevel(log_level())
+        try:
+            root.setLevel(log_level())
+        except UserError:  # a module's import is no place to refuse it: `run_command` does, before anything else
+            root.setLevel(logging.INFO)
     return logging.getLogger(name if name.partition(".")[0] == ROOT_NAME else f"{ROOT_NAME}.{name}")
 
 
