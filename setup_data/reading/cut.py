@@ -151,7 +151,10 @@ def _may_be_title(view: View, index: int) -> bool:
         return False
     if text[:1] in '"“‘«—-[' or text[:1].islower():
         return False
-    return num_words <= MAX_STOPPED_TITLE_WORDS or not SENTENCE_END.search(text) or bool(DESCRIPTION.match(text))
+    if num_words <= MAX_STOPPED_TITLE_WORDS or not SENTENCE_END.search(text) or DESCRIPTION.match(text):
+        return True
+    long_words = [word for word in text.split() if len(word) > 3]
+    return sum(word[0].isupper() for word in long_words) > 0.6 * len(long_words)
 
 
 def _is_title_line(view: View, index: int) -> bool:

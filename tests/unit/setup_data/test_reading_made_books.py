@@ -25,3 +25,9 @@ def test_made_book(made: MadeBook, tmp_path: Path) -> None:
     assert [each for each in made.says if each not in found] == []
     assert made.assumed in " ".join(result.assumed)
     assert sum(result.account.words.values()) == result.account.num_source_words
+
+
+def test_the_table_in_the_docs_is_complete() -> None:
+    table = DOCS.read_text(encoding="utf-8")
+    assert [made.kind for made in MADE_BOOKS if f"| {made.kind} |" not in table] == []
+    assert f"{len(MADE_BOOKS)} made inputs" in table
