@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 from collections.abc import Mapping
 
 from openrlhf.config import Precision
 
+CUDA_ERROR_NO_DEVICE = 100
 SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path on Linux."""
 RAY_SOCKET = "/ncp-ray-abcdefgh/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 """The longest path that Ray makes a socket at, below its folder for temporary files."""
 
 
-def driver_num_gpus() -> int:
-    """GPUs that the NVIDIA driver shows this process (CUDA_VISIBLE_DEVICES counts); 0 without a driver."""
+def driver_num_gpus() -> int | None:
+    """GPUs that the NVIDIA driver shows this process (CUDA_VISIBLE_DEVICES counts); None where it does not say."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
+    except OSError:  # no driver; or it lies where only torch looks
+        return None if glob.glob("/dev/nvidia[0-9]*") else 0
     count = ctypes.c_int(0)
-    found = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if found else 0
+    code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    return {0: count.value, CUDA_ERROR_NO_DEVICE: 0}.get(code)
 
 
 def default_reference_dtype() -> Precision:
