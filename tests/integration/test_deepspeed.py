@@ -32,6 +32,7 @@ from support.deepspeed_worker import (
     run_rank,
     step_batches,
 )
+from sweep.tiny_architectures import tiny_model
 
 WORLD_SIZES = (1, 2)
 
@@ -53,6 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tie_word_embeddings=True,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder / "model")
+    tiny_model("doge", keep_window_size=64).save_pretrained(folder / "doge")
     words = Tokenizer(WordLevel({"<eos>": 0, "a": 1, "<unk>": 2}, unk_token="<unk>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
     tokenizer.chat_template = "{{ messages[0].content }}"
@@ -240,6 +242,11 @@ def test_gradient_checkpointing_bounds_the_saved_activations(stage, kind, ranks)
         uses = rank["checkpointing"]
         assert uses[stage, kind]["saved_elements"] < 6 * hidden_state
         assert uses[stage, "off"]["saved_elements"] > 2 * 3 * 28 * 2048
+
+
+def test_a_model_whose_packs_are_not_its_own_is_refused_on_every_rank(ranks, folder):
+    for rank in ranks:
+        assert rank["refusal"].startswith(f"{folder}/doge (DogeForCausalLM): the log-probs of a sequence of 224 tokens")
 
 
 def test_collectives(ranks):

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from openrlhf.config import DeepspeedConfig, ModelConfig, OptimizerConfig
+from openrlhf.errors import UserError
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
+from openrlhf.trainer.ray.launcher import ReferenceModelRayActor
 from openrlhf.utils.deepspeed import checkpointing, collectives, parameters
 from openrlhf.utils.deepspeed.parameters import full_state_dict
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy, get_strategy
@@ -69,6 +72,7 @@ def run_rank(rank: int, world_size: int, port: int, folder: str) -> None:
     results["failed_save"] = failed_save(strategy, Path(folder))
     results["rotary"] = bf16_partitioned_load(strategy, folder)
     results["eval"] = eval_logits(strategy, folder)
+    results["refusal"] = refusal_of_the_reference_worker(strategy, folder)
     results["checkpointing"] = checkpointing_use(strategy, folder)
     torch.save(results, Path(folder) / f"results_{world_size}_{rank}.pt")
     die_before_marker(strategy, Path(folder))
@@ -235,6 +239,18 @@ def eval_logits(strategy: DeepspeedStrategy, folder: str) -> dict[str, Tensor]:
         with torch.no_grad():
             logits[name] = model(input_ids=token_ids).logits
     return logits
+
+
+def refusal_of_the_reference_worker(strategy: DeepspeedStrategy, folder: str) -> str:
+    """What a reference worker says of a model whose packs are not its own, partitioned over the ranks."""
+    worker = ReferenceModelRayActor(rank=strategy.rank, world_size=strategy.world_size)
+    worker.strategy = strategy
+    config: Any = SimpleNamespace(reference=ModelConfig(pretrain=f"{folder}/doge"), ref_deepspeed=CONFIGS["zero3"])
+    try:
+        worker.init_model(config)
+    except UserError as error:
+        return str(error)
+    return "none"
 
 
 def checkpointing_use(strategy: DeepspeedStrategy, folder: str) -> dict[tuple[str, str], dict[str, Any]]:

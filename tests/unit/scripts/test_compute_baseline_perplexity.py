@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import compute_baseline_perplexity
 import setup_rl_data
@@ -21,6 +21,7 @@ from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.provenance import Provenance
 from openrlhf.vr_cli.score_log import ScoreLog, score_key
 from prompt_utils import PROMPT_TEMPLATE_VERSION, PromptSettings, build_baseline_messages
+from sweep.tiny_architectures import tiny_model
 
 MAP = Path("prompt_to_datapoint_with_baseline_ppl_tiny.pkl")
 LOG = Path("prompt_to_datapoint_with_baseline_ppl_tiny.scores.jsonl")
@@ -239,6 +240,18 @@ def test_a_text_beyond_the_models_context_is_an_error(workdir, capsys):
     message = error_of(capsys, "--all_rows")
     assert message.startswith("story_dataset_train.jsonl:2: prompt and gold text have ")
     assert "more than 'model' can take (2,048)" in message
+
+
+def test_a_model_whose_packs_are_not_its_own_is_refused(workdir, model_folder, capsys):
+    """Doge drops keys once there are more than its window: what a pack holds would change what it reads."""
+    folder = Path("doge")
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tiny_model("doge", vocab_size=len(tokenizer), keep_window_size=64, max_position_embeddings=2048).save_pretrained(
+        folder
+    )
+    tokenizer.save_pretrained(folder)
+    message = error_of(capsys, "--model_name", "doge")
+    assert message.startswith("doge (DogeForCausalLM): the log-probs of a sequence of 224 tokens differ by ")
 
 
 def test_a_missing_model_is_an_error(workdir, capsys, monkeypatch):
