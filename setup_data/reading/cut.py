@@ -60,6 +60,7 @@ def cut_book(view: View, outline: Outline, noise: Noise, *, title: str) -> Cut:
     starts = sorted(outline.heads)
     if not starts:
         return _whole(view, title)
+    fates = list(view.fates)
     for start in starts:
         _take_keyword(view, start)
     titles = _find_titles(view, outline)
@@ -92,6 +93,9 @@ def cut_book(view: View, outline: Outline, noise: Noise, *, title: str) -> Cut:
         header = f"{part}, {head.header}" if part and head.kind not in ("special",) else head.header
         cut.sections.append(Section(header=header, number=head.number, head=start, part=part, blocks=pending + blocks))
         pending = []
+    if not cut.sections:  # headings and nothing under them
+        view.fates[:] = fates
+        return _whole(view, title)
     return cut
 
 

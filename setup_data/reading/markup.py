@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from html import unescape
 
 from lxml import etree, html
 
 from openrlhf.errors import UserError
 from setup_data.reading.decode import Decoded, decode
+from setup_data.reading.plain import plain_blocks
 from setup_data.reading.source import MARK_END, NOTE_MARK, PAGE_MARK, AccountError, Block, Fate, Source
 
 BLOCK_TAGS = frozenset(
@@ -35,6 +37,8 @@ DECLARED = re.compile(rb"<(?:meta[^>]{0,200}charset|\?xml[^>]{0,100}encoding)=[\
 XML_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 # A run of this many blocks that are links and nothing else is a contents table.
 MIN_LINKED = 3
+TAGS = re.compile(rf"<!--.*?-->|<(head|{'|'.join(SKIPPED_TAGS)})\b[^>]*>.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+MIN_PARSED_SHARE = 0.9
 MAX_ROW_CHARS = 200
 BREAK = "\n"
 
@@ -108,6 +112,8 @@ class Walker:
     linked: set[int] = field(default_factory=set)
     num_alt_chars: int = 0
     """Characters of images' texts, which are no text of the page."""
+    num_pre_chars: int = 0
+    """Characters of preformatted text, whose lines are wrapped as in a plain text file."""
     length: int = 0
     line: int = 0
     _inline: list[str] = field(default_factory=list)
@@ -198,6 +204,9 @@ class Walker:
             self._chars[context.in_link] += sum(char.isalpha() for char in text)
 
     def _flush(self, context: _Context) -> None:
+        if context.is_pre:
+            self._flush_pre("".join(self._inline).replace("\ue000", BREAK), context)
+            return
         text = "".join(self._inline).replace("\ue000", BREAK)
         links, plain = self._chars[True], self._chars[False]
         self._inline.clear()
@@ -217,9 +226,22 @@ class Walker:
         self.parts.append(text)
         self.length += len(text) + 2
 
-    def add_name(self, name: str) -> None:
-        """A place that only the navigation document names."""
-        self.blocks.append(Block(start=self.length, end=self.length, level=1, name=name, line=1))
+    def _flush_pre(self, text: str, context: _Context) -> None:
+        """Preformatted text: its paragraphs, as in a plain text file."""
+        self._inline.clear()
+        self._chars.clear()
+        if not text.strip():
+            return
+        self.blocks += [
+            replace(
+                block, start=block.start + self.length, end=block.end + self.length, fate=block.fate or context.fate,
+                level=context.level, line=self.line + text.count("\n", 0, block.start),
+            )
+            for block in plain_blocks(text)
+        ]  # fmt: skip
+        self.num_pre_chars += len(text)
+        self.parts.append(text)
+        self.length += len(text) + 2
 
     def finished(self) -> list[Block]:
         """The blocks; runs of links are contents tables."""
@@ -249,7 +271,18 @@ def parse_body(text: str) -> tuple[etree._Element, str | None]:
     body = root.find("body")
     body = root if body is None else body
     etree.strip_elements(body, *SKIPPED_TAGS, with_tail=False)
+    _check_parsed(text, body)
     return body, " ".join(title.split()) if title else None
+
+
+def _check_parsed(text: str, body: etree._Element) -> None:
+    """Raises UserError where the parser gave up on a part of a page (nested too deep, for one)."""
+    expected = num_visible(unescape(TAGS.sub("", text)))
+    if text_chars(body) < MIN_PARSED_SHARE * expected:
+        raise UserError(
+            f"only {text_chars(body):,} of some {expected:,} characters of the page can be parsed; open and save it with "
+            "an HTML editor, or convert it to text"
+        )
 
 
 def check_extraction(bodies_text_chars: int, walker: Walker) -> None:
@@ -291,4 +324,10 @@ def read_html(data: bytes) -> Source:
     title = (
         re.sub(r"^The Project Gutenberg e-?book of |,? by [^,]+$", "", title, flags=re.IGNORECASE) if title else None
     )
-    return Source(text="\n\n".join(walker.parts), blocks=walker.finished(), title=title, assumed=decoded.assumed)
+    return Source(
+        text="\n\n".join(walker.parts),
+        blocks=walker.finished(),
+        title=title,
+        assumed=decoded.assumed,
+        wrapped=2 * walker.num_pre_chars > walker.length,
+    )

@@ -577,6 +577,12 @@ MARKUP = [
         heads=("Chapter 1", "Chapter 2", "Chapter 3"),
     ),
     MadeBook(
+        kind="HTML: the whole book preformatted",
+        suffix=".html",
+        text=f"<pre>{plain('CHAPTER I', 'CHAPTER II', text=TEXT.replace('.', '.<b></b>'))}</pre>",
+        heads=("CHAPTER I", "CHAPTER II"),
+    ),
+    MadeBook(
         kind="HTML: headings as paragraphs",
         suffix=".html",
         text=f"<p>CHAPTER I</p>{P}<p>CHAPTER II</p>{P}",
