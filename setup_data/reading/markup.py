@@ -280,8 +280,8 @@ def _check_parsed(text: str, body: etree._Element) -> None:
     expected = num_visible(unescape(TAGS.sub("", text)))
     if text_chars(body) < MIN_PARSED_SHARE * expected:
         raise UserError(
-            f"only {text_chars(body):,} of some {expected:,} characters of the page can be parsed; open and save it with "
-            "an HTML editor, or convert it to text"
+            f"only {text_chars(body):,} of some {expected:,} characters of the page can be parsed; open and save it "
+            "with an HTML editor, or convert it to text"
         )
 
 
