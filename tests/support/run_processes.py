@@ -28,13 +28,11 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], ti
         time.sleep(0.05)
 
 
+def workers(driver: int) -> list[psutil.Process]:
+    """The policy, reference and engine workers below the driver, by their process titles."""
+    children = psutil.Process(driver).children(recursive=True)
+    return [child for child in children if any("RayActor" in part for part in child.cmdline())]
+
+
 def worker_pid(driver: int, class_name: str) -> int:
-    """A Ray worker below the driver, by its process title."""
-    children = psutil.Process(driver).children(recursive=True)
-    return next(child.pid for child in children if any(class_name in part for part in child.cmdline()))
-
-
-def engine_pid(driver: int) -> int:
-    """The vLLM engine's worker below the driver: vLLM changes its title, so it is known by its environment."""
-    children = psutil.Process(driver).children(recursive=True)
-    return next(child.pid for child in children if "VLLM_ENABLE_V1_MULTIPROCESSING" in child.environ())
+    return next(child.pid for child in workers(driver) if any(class_name in part for part in child.cmdline()))
