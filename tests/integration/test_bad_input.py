@@ -98,7 +98,7 @@ def test_vr_cli_needs_its_baseline_and_takes_no_reward_file(world, capsys):
 
 
 def test_the_general_command_needs_a_reward(world, capsys):
-    assert train_ppo_ray.main(arguments(world, world / "out", baseline_ppl_path=None)) == 2
+    assert train_ppo_ray.main(arguments(world, world / "out", baseline_ppl_path=None, reward_shape=None)) == 2
     assert "pass --remote_rm_url FILE.py" in capsys.readouterr().err
 
 
