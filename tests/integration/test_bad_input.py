@@ -102,5 +102,13 @@ def test_the_general_command_needs_a_reward(world, capsys):
     assert "pass --remote_rm_url FILE.py" in capsys.readouterr().err
 
 
+def test_the_general_command_does_not_read_the_flags_of_vr_cli(world, capsys):
+    assert train_ppo_ray.main(arguments(world, world / "out")) == 2
+    report = capsys.readouterr().err
+    for flag in ("--baseline_ppl_path", "--reward_shape nll_delta"):
+        assert flag in report
+    assert report.count("RewardFileExperienceMaker does not read it; drop it, or run train_ncp.py") == 2
+
+
 def test_a_baseline_of_another_precision(world, capsys):
     assert "(--reference_dtype): fp32, here bf16" in refusal(world, capsys, reference_dtype="bf16")
