@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from openrlhf.errors import UserError
@@ -29,7 +30,7 @@ class Chapter:
     header: str
     text: str
 
-    @property
+    @cached_property
     def num_words(self) -> int:
         return len(self.text.split())
 

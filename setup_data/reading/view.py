@@ -134,5 +134,7 @@ class View:
         lines = [line for line in self.source.raw(index).split("\n") if line.strip()]
         if any(len(line) > MAX_LISTED_LINE_CHARS for line in lines):
             return False
+        if not any(LIST_START.match(line) or ends_with_page(line) for line in lines[:4]):
+            return False  # prose, in most cases
         listed = sum(bool(LIST_START.match(line)) or ends_with_page(line) for line in lines)
         return listed >= 0.6 * len(lines) and (len(lines) > 1 or ends_with_page(lines[0]))
