@@ -90,7 +90,7 @@ class Cleaner:
                 text = self._without(text, NUMBERED_MARKER, Fate.NOTE, names=self.noise.markers)
         if self.noise.glued and any(char.isdigit() for char in text):
             text = GLUED_MARKER.sub(lambda match: match[1] if match[2] in self.noise.glued else match[0], text)
-        if self.noise.starred:
+        if self.noise.starred and any(star in text for star in "*†‡"):
             text = STAR_MARKER.sub("", text)
         return text.strip()
 

@@ -215,7 +215,8 @@ def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
 
 def number_head(index: int, text: str, level: int | None = None) -> Head | None:
     """A block that is only a number, or a number and a title (`II. The Party`, `01 My Early Home`)."""
-    text = NUMBER_SIGN.sub("", text.strip())
+    text = text.strip()
+    text = NUMBER_SIGN.sub("", text) if text[:1] in ("§", "N", "№", "#") else text
     text = text[1:-1] if text[:1] == "(" and text[-1:] == ")" else text
     if not may_be_heading(text):
         return None

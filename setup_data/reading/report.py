@@ -42,7 +42,7 @@ def _stretch_lines(account: Account) -> list[str]:
 def _chapter_lines(result: ReadResult) -> list[str]:
     lines = ["\n## Chapters\n", "| key | heading | words | begins |", "|---|---|---:|---|"]
     for index, chapter in enumerate(result.book.chapters):
-        begins = _cell(" ".join(chapter.text.split()[:FIRST_WORDS]))
+        begins = _cell(" ".join(chapter.text.split(None, FIRST_WORDS)[:FIRST_WORDS]))
         key = chapter_key(index, chapter.header)
         lines.append(f"| `{key}` | {_cell(chapter.header)} | {chapter.num_words:,} | {begins} ... |")
     return lines
