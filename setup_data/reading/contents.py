@@ -83,7 +83,7 @@ def _recurring_share(view: View, run: list[Head], outside: list[Head]) -> float:
     elsewhere = set(_in_context(outside)) if has_parts else {(("", 0), loose_key(head)) for head in outside}
     keys = _in_context(run) if has_parts else [(("", 0), loose_key(head)) for head in run]
     hits = sum(
-        key in elsewhere or view.title_counts[same_words(head.title or head.header)] > 1
+        key in elsewhere or (bool(head.title) and view.title_counts[same_words(head.title)] > 1)
         for key, head in zip(keys, run, strict=True)
     )
     return hits / len(run)
