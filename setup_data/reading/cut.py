@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,7 @@ MAX_PART_TITLE_WORDS = 20
 # Where this share of the bare headings have a short paragraph after them, it is their title, stop or not.
 MIN_TITLED_SHARE = 0.7
 MIN_TITLED = 3
+TRAILING_MARKS = re.compile(r"(?:\s*\[[^\]\n]{1,12}\])+$")
 # A title that ends with a stop is no longer than this, or says that it tells something ("In which ...").
 MAX_STOPPED_TITLE_WORDS = 8
 
@@ -149,7 +151,7 @@ def _find_titles(view: View, outline: Outline) -> dict[int, list[int]]:
 
 def _may_be_title(view: View, index: int) -> bool:
     """Short, and no speech; with a stop only if it is very short or says that it tells something."""
-    text = view.text(index).strip()
+    text = TRAILING_MARKS.sub("", view.text(index).strip()).strip("_")
     num_words = len(text.split())
     if len(text) > MAX_TITLE_CHARS or num_words > MAX_TITLE_WORDS or text.count("\n") > 1:
         return False

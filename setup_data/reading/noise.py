@@ -59,25 +59,23 @@ def find_noise(source: Source) -> Noise:
 
 def _licence_ranges(text: str) -> tuple[list[tuple[int, int]], list[int]]:
     """The ranges that are no book, and where the texts between them begin."""
-    starts = [match.end() for match in GUTENBERG_START.finditer(text)]
-    ends = [match.start() for match in GUTENBERG_END.finditer(text)]
-    ranges, works, position = [], [], 0
-    while position < len(text):
-        start = next((each for each in starts if each >= position), None)
-        end_before = next((each for each in ends if each >= position), None)
-        if start is not None and not (position == 0 and end_before is not None and end_before < start):
-            ranges.append((position, start))
-            works.append(start)
-            position = start
-        elif position > 0 and start is None:
-            ranges.append((position, len(text)))
-            break
-        else:
-            works.append(0)
-        end = next((each for each in ends if each >= position), None)
-        if end is None:
-            break
-        position = end
+    starts = [(*match.span(), True) for match in GUTENBERG_START.finditer(text)]
+    ends = [(*match.span(), False) for match in GUTENBERG_END.finditer(text)]
+    markers = sorted(starts + ends)
+    ranges: list[tuple[int, int]] = []
+    works: list[int] = []
+    outside: int | None = 0  # where what is no book began; None inside of one
+    if markers and not markers[0][2]:  # an end, and no start before it
+        works, outside = [0], None
+    for begin, end, is_start in markers:
+        if is_start:
+            ranges.append((begin if outside is None else outside, end))
+            works.append(end)
+            outside = None
+        elif outside is None:
+            outside = begin
+    if markers and outside is not None:
+        ranges.append((outside, len(text)))
     return ranges, works
 
 

@@ -402,3 +402,15 @@ def test_real_books() -> None:
         assert len(set(headers(result))) == len(result.book.chapters) == num_chapters, name
         assert sum(result.account.words.values()) == result.account.num_source_words
         assert result.account.num_source_words == len(read_source(path).text.split())
+
+
+def test_an_end_without_a_start_and_a_start_without_an_end() -> None:
+    """Found by the generated heaps of lines: the reader never came back from these."""
+    start, end = (f"*** {word} OF THE PROJECT GUTENBERG EBOOK X ***" for word in ("START", "END"))
+    for lines in ((end, PROSE, start), (PROSE, end, end), (end, end, start, PROSE), (start, start, PROSE, end)):
+        text = "\n".join(lines)
+        if lines[0] == end and lines[-1] == start:
+            with pytest.raises(UserError, match="no text"):
+                split_text(text)
+        else:
+            assert sum(split_text(text).account.words.values()) == len(text.split())
