@@ -211,6 +211,9 @@ def _add_specials(view: View, outline: Outline) -> None:
     specials = [head for i, head in sorted(view.worded.items()) if head.kind == "special" and i not in outline.heads]
     starts = sorted(outline.heads)
     for head in specials:
+        again = any(other.label == head.label and other.index > head.index for other in specials)
+        if again and starts and head.index < starts[0]:
+            continue  # a line of the contents: the epilogue does not come before the first chapter
         outline.heads[head.index] = head
         following = next((start for start in starts if start > head.index), None)
         if following is not None and _only_titles_between(view, head.index, following):
