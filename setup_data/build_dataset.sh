@@ -42,6 +42,7 @@ SERVER_URL=${SERVER_URL:-}
 SERVER_LOG=$OUT_DIR/vllm.log
 SERVER_PID=
 
+# shellcheck disable=SC2329  # the trap calls it
 stop_server() {
     [[ -n $SERVER_PID ]] || return 0
     kill -TERM "$SERVER_PID" 2>/dev/null || true

@@ -29,6 +29,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 STOPPING = """\
     import signal, time
     from openrlhf.utils.signals import stop_signals
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, here as in any program
     with stop_signals(first=lambda name: print("first", name, flush=True),
                       second=lambda: print("second", flush=True)) as signals:
         try:
