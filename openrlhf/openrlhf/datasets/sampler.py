@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from math import ceil
 
+from openrlhf.utils.seeds import Stream, derive_seed
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSchedule:
@@ -41,7 +43,7 @@ class RolloutSchedule:
         """The prompt indices of step 0, 1, ... over all ranks."""
         episode, position = divmod(step, self.steps_per_episode)
         order = list(range(self.num_prompts))
-        random.Random(f"{self.seed}/{episode}").shuffle(order)
+        random.Random(derive_seed(self.seed, Stream.DATA_ORDER, episode)).shuffle(order)
         first = position * self.rollout_batch_size
         return order[first : first + self.rollout_batch_size]
 

@@ -29,11 +29,8 @@ from openrlhf.trainer.ppo_utils.finite import non_finite_samples, refuse_non_fin
 from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.rollout import (
-    EVAL_STREAM,
-    TRAIN_STREAM,
     PendingGroup,
     ScoredSamples,
-    request_seed,
     sample_groups,
     start_groups,
 )
@@ -43,6 +40,7 @@ from openrlhf.trainer.ray.handles import EngineHandle
 from openrlhf.trainer.ray.reference import ReferenceClient
 from openrlhf.utils.deepspeed.collectives import all_reduce
 from openrlhf.utils.devices import device_type
+from openrlhf.utils.seeds import Stream, derive_seed
 
 __all__ = ["Experience", "RemoteExperienceMaker", "Samples"]
 
@@ -125,7 +123,7 @@ class RemoteExperienceMaker:
         pending = self._start(
             prompts,
             self.config.rollout_sampling,
-            partial(request_seed, self.config.seed, TRAIN_STREAM, step),
+            partial(derive_seed, self.config.seed, Stream.TRAIN_ROLLOUT, step),
             timer,
             with_reference=self.config.needs_reference_logprobs,
         )
@@ -155,7 +153,7 @@ class RemoteExperienceMaker:
         Raises:
             NonFiniteError: a reward or one of vLLM's log-probs is NaN or infinite.
         """
-        seed = partial(request_seed, self.config.seed, EVAL_STREAM, step)
+        seed = partial(derive_seed, self.config.seed, Stream.EVAL_ROLLOUT, step)
         pending = self._start(prompts, sampling, seed, timer, with_reference=False)
         self.reference.close_phase()  # the ranks agree on the number of forwards
         with timer.phase("score"):

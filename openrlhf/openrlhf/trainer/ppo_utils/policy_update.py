@@ -17,6 +17,7 @@ from openrlhf.utils.deepspeed.collectives import all_reduce
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.devices import current_device
 from openrlhf.utils.progress import progress_bar
+from openrlhf.utils.seeds import Stream, derive_seed
 
 
 class PolicyUpdate:
@@ -35,7 +36,9 @@ class PolicyUpdate:
         """Goes `max_epochs` times over the rollout's samples, in `num_updates` optimizer steps each. Collective."""
         replay_buffer = ReplayBuffer(experiences)
         for epoch in range(self.config.algorithm.max_epochs):
-            updates = replay_buffer.updates(num_updates, seed=self.config.seed + step * 1000 + epoch)
+            updates = replay_buffer.updates(
+                num_updates, seed=derive_seed(self.config.seed, Stream.UPDATE_ORDER, step, epoch)
+            )
             with progress_bar("optimizing", total=num_updates, enabled=self.strategy.is_rank_0()) as bar:
                 for samples in updates:
                     batches = replay_buffer.micro_batches(samples, max_tokens=self.config.batch.train_pack_tokens)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -17,9 +16,6 @@ from transformers import PreTrainedTokenizerBase
 from openrlhf.config import SamplingConfig
 from openrlhf.trainer.ppo_utils.samples import Prompt, Rewards, Samples
 from openrlhf.utils.progress import is_rank_0, progress_bar
-
-# Distinguishes the seeds of training rollouts from those of evaluations.
-TRAIN_STREAM, EVAL_STREAM = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +82,3 @@ def start_groups(
     if while_sampling:
         return sorted((start(samples) for samples in groups), key=place)
     return [start(samples) for samples in sorted(groups, key=place)]
-
-
-def request_seed(seed: int, stream: int, step: int, prompt_index: int) -> int:
-    """A sampling seed that depends only on the run's seed and on what is sampled, so that a resumed run repeats it."""
-    return int(np.random.SeedSequence([seed, stream, step, prompt_index]).generate_state(1)[0])

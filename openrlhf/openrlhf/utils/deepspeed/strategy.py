@@ -20,6 +20,7 @@ from openrlhf.utils.deepspeed.optimizer import build_optimizer, build_scheduler
 from openrlhf.utils.deepspeed.parameters import restore_rotary_buffers
 from openrlhf.utils.devices import current_device, dist_backend, set_device
 from openrlhf.utils.rng import set_seed
+from openrlhf.utils.seeds import Stream, derive_seed
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Engine = Any
@@ -42,7 +43,7 @@ class DeepspeedStrategy:
     def setup_distributed(self, timeout: timedelta = timedelta(minutes=30)) -> None:
         """Joins the process group that MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE and LOCAL_RANK describe.
 
-        A collective waits at most `timeout` for a missing rank. Seeds the generators with `seed + rank`, so that ranks
+        A collective waits at most `timeout` for a missing rank. Seeds the generators from seed and rank, so that ranks
         draw different numbers; what must be equal on all ranks (data order) needs a generator of its own.
 
         Raises:
@@ -53,7 +54,7 @@ class DeepspeedStrategy:
             raise ValueError(f"set {', '.join(missing)} in the environment of every rank before setup_distributed()")
         set_device(int(os.environ["LOCAL_RANK"]))
         import_deepspeed().init_distributed(dist_backend(), auto_mpi_discovery=False, timeout=timeout)
-        set_seed(self.seed + self.rank)
+        set_seed(derive_seed(self.seed, Stream.RANK, self.rank))
         if not self.is_rank_0():
             from transformers.utils import logging as transformers_logging
 
