@@ -32,7 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_random_kills_leave_no_trace(world: Path, tmp_path: Path):
-    """Eight steps, three kills. The seed is new each time; the assertion messages have it."""
+    """24 steps, three kills: too many to end before a kill. The seed is new each time; assertion messages have it."""
     seed = random.SystemRandom().randrange(10**6)
     delays = random.Random(seed)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -41,7 +41,7 @@ def test_random_kills_leave_no_trace(world: Path, tmp_path: Path):
         kill_after_a_checkpoint(flags(world, killed), killed, victim, delays.uniform(0, MOST_DELAY_S))
     run_to_the_end(flags(world, killed))
 
-    assert rows(killed) == rows(whole), f"seed {seed}"
+    assert_same_rows(rows(killed), rows(whole), seed)
     expected, got = (load_file(folder / "final_model" / "model.safetensors") for folder in (whole, killed))
     assert all(torch.equal(got[name], expected[name]) for name in expected), f"seed {seed}"
     assert not [path.name for path in killed.iterdir() if ".partial-" in path.name or path.name == ".run.lock"]
@@ -49,7 +49,7 @@ def test_random_kills_leave_no_trace(world: Path, tmp_path: Path):
 
 def flags(world: Path, output: Path) -> list[str]:
     output.mkdir(exist_ok=True)
-    return arguments(world, output, num_episodes=4, save_steps=1, load_checkpoint=True)
+    return arguments(world, output, num_episodes=12, save_steps=1, load_checkpoint=True)
 
 
 def run_to_the_end(argv: list[str]) -> None:
@@ -75,6 +75,13 @@ def kill_after_a_checkpoint(argv: list[str], output: Path, victim: str, delay_s:
 
 def complete_checkpoints(output: Path) -> set[Path]:
     return set((output / "checkpoints" / "_actor").glob("*/COMPLETE"))
+
+
+def assert_same_rows(got: list[dict[str, Any]], expected: list[dict[str, Any]], seed: int) -> None:
+    """Bit for bit but for `rollout_logprob_diff`: vLLM's log-probs round by which requests came in time for a batch."""
+    rounding = [[row.pop("rollout_logprob_diff", 0.0) for row in side] for side in (got, expected)]
+    assert got == expected, f"seed {seed}"
+    assert rounding[0] == pytest.approx(rounding[1], abs=1e-6), f"seed {seed}"
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
