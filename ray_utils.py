@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import ray
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import TrainConfig
 from openrlhf.datasets.blending import SourcedRow
@@ -22,6 +22,7 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Prompt, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 from openrlhf.utils.logging import init_logger
+from openrlhf.utils.model_config import get_model_config
 from openrlhf.vr_cli.baseline_map import load_baseline_map
 from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths
 from openrlhf.vr_cli.provenance import Provenance
@@ -74,9 +75,7 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
                 prompt_settings=prompt_settings,
             )
         )
-        model_config = AutoConfig.from_pretrained(
-            config.reference.pretrain, trust_remote_code=config.reference.trust_remote_code
-        )
+        model_config = get_model_config(config.reference.pretrain, trust_remote_code=config.reference.trust_remote_code)
         check_planned_lengths(
             (prompt.datapoint for prompt in prompts),
             tokenizer,

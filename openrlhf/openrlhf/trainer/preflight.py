@@ -11,13 +11,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from openrlhf.config import CheckpointConfig, DeepspeedConfig, ModelConfig, TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.models.generation import mend_generation_config
 from openrlhf.trainer.resume import ACTOR_FOLDER
 from openrlhf.utils.disk import check_writable, describe_room, existing_parent, free_bytes
+from openrlhf.utils.model_config import get_model_config
 
 FP32, BF16 = 4, 2
 
@@ -74,7 +75,7 @@ def check_disks(sizes: dict[Path, int]) -> None:
 
 def num_parameters(model: ModelConfig) -> int:
     """From the configuration alone: no weights are read."""
-    config = AutoConfig.from_pretrained(model.pretrain, trust_remote_code=model.trust_remote_code)
+    config = get_model_config(model.pretrain, trust_remote_code=model.trust_remote_code)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
     return empty.num_parameters()
@@ -86,7 +87,7 @@ def rehearse_save(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Non
     Raises:
         UserError: that is not possible, so it would not be at the end either.
     """
-    config = AutoConfig.from_pretrained(model.pretrain, trust_remote_code=model.trust_remote_code)
+    config = get_model_config(model.pretrain, trust_remote_code=model.trust_remote_code)
     generation = load_generation_config(model, config)
     with tempfile.TemporaryDirectory() as aside:
         for part in (config, generation, tokenizer):
