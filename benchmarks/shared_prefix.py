@@ -1,7 +1,7 @@
 """Times shared-prefix batches against one sample at a time, in one run, on a randomly initialised Qwen2.
 
-    python benchmarks/shared_prefix.py                                    # 1.5B shape, bf16, on a GPU
-    python benchmarks/shared_prefix.py --layers 4 --hidden 256 --prefix 512 --segment 64 --vocab 4096   # on a CPU
+    python -m benchmarks.shared_prefix                                    # 1.5B shape, bf16, on a GPU
+    python -m benchmarks.shared_prefix --layers 4 --hidden 256 --prefix 512 --segment 64 --vocab 4096   # on a CPU
 
 Both sides compute the same thing, the log-probs of every segment's tokens, and then their gradients too.
 The plain side runs one sample at a time through the model's own forward and builds full fp32 logits.
@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel, Qwen2ForCausalLM
 
+from benchmarks.qwen2_shape import add_shape_arguments, qwen2_config
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.utils.devices import current_device, device_type, synchronize
@@ -24,9 +25,7 @@ from openrlhf.utils.devices import current_device, device_type, synchronize
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Shared-prefix batches against one sample at a time.")
-    parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--hidden", type=int, default=1536)
-    parser.add_argument("--vocab", type=int, default=151_936)
+    add_shape_arguments(parser)
     parser.add_argument("--prefix", type=int, default=8192, help="tokens that all samples share")
     parser.add_argument("--segment", type=int, default=1024, help="tokens of each sample, all of them labels")
     parser.add_argument("--samples", type=int, default=8)
@@ -35,19 +34,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_model(args: argparse.Namespace, attention: str) -> PreTrainedModel:
-    """Heads of 128 (of 64 in small models), two key-value heads, tied embeddings, gradient checkpointing."""
-    head_dim = 128 if args.hidden >= 1024 else 64
-    config = Qwen2Config(
-        vocab_size=args.vocab,
-        hidden_size=args.hidden,
-        intermediate_size=args.hidden * 35 // 6,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.hidden // head_dim,
-        num_key_value_heads=2,
-        max_position_embeddings=args.prefix + args.segment,
-        tie_word_embeddings=True,
-        attn_implementation=attention,
-    )
+    """In bf16 on a GPU and fp32 elsewhere, with gradient checkpointing."""
+    config = qwen2_config(args, max_tokens=args.prefix + args.segment, attn_implementation=attention)
     torch.manual_seed(0)
     with torch.device(current_device()):
         model = Qwen2ForCausalLM(config)

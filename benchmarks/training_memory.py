@@ -1,7 +1,7 @@
 """Seconds and peak memory of training on one pack, through the product's own loading and preparation.
 
-    python benchmarks/training_memory.py --gradient_checkpointing      # 1.5B Qwen2 shape, 14,000-token pack, on a GPU
-    python benchmarks/training_memory.py --layers 2 --hidden 256 --vocab 4096 --tokens 1000 --gradient_checkpointing
+    python -m benchmarks.training_memory --gradient_checkpointing      # 1.5B Qwen2 shape, 14,000-token pack, on a GPU
+    python -m benchmarks.training_memory --layers 2 --hidden 256 --vocab 4096 --tokens 1000 --gradient_checkpointing
 
 The model is random, in bf16 on a GPU and fp32 elsewhere. One rank, ZeRO 2. A pack is one prompt and eight responses.
 """
@@ -17,8 +17,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
+from benchmarks.qwen2_shape import add_shape_arguments, qwen2_config
 from openrlhf.config import DeepspeedConfig, ModelConfig, OptimizerConfig
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.logprobs import shared_prefix_logprobs
@@ -57,9 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Seconds and peak memory of training on one pack.")
-    parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--hidden", type=int, default=1536)
-    parser.add_argument("--vocab", type=int, default=151_936)
+    add_shape_arguments(parser)
     parser.add_argument("--tokens", type=int, default=14_000, help="tokens of the pack")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--gradient_checkpointing", action="store_true")
@@ -67,17 +66,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def save_model(args: argparse.Namespace, folder: str) -> None:
-    head_dim = 128 if args.hidden >= 1024 else 64
-    config = Qwen2Config(
-        vocab_size=args.vocab,
-        hidden_size=args.hidden,
-        intermediate_size=args.hidden * 35 // 6,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.hidden // head_dim,
-        num_key_value_heads=2,
-        max_position_embeddings=args.tokens,
-        tie_word_embeddings=True,
-    )
+    config = qwen2_config(args, max_tokens=args.tokens)
     with torch.device(current_device()):
         Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
 
