@@ -72,7 +72,8 @@ def start_reaper(folder: str | None = None) -> subprocess.Popen[bytes]:
     """A small process that, once this one is gone, kills what this one left running and removes `folder`.
 
     An exit handler or a `finally` does not run on SIGKILL; Ray's agents then live on for 45 s. It finds out by the end
-    of the pipe that is its standard input, and needs nothing at a normal end.
+    of the pipe that is its standard input, and needs nothing at a normal end. Lines on that pipe are last words: see
+    `leave_last_words`.
     """
     # -P: this file's folder, which holds a logging.py, stays off the import path
     command = [sys.executable, "-P", __file__, str(os.getpid()), *([folder] if folder else [])]
@@ -81,10 +82,21 @@ def start_reaper(folder: str | None = None) -> subprocess.Popen[bytes]:
     return reaper
 
 
+def leave_last_words(reaper: subprocess.Popen[bytes], words: str) -> None:
+    """The reaper says `words` on stderr once this process is gone; none where they are empty.
+
+    For a stretch in which a library may end this process without a word of Python's.
+    """
+    assert reaper.stdin is not None
+    with suppress(BrokenPipeError):  # it was killed: nobody will say anything
+        reaper.stdin.write(words.encode() + b"\n")
+        reaper.stdin.flush()
+
+
 def reap(pid: int, folder: str | None) -> None:
     """Follows which processes are below `pid` until standard input ends, then kills those that are still there."""
     gone = threading.Event()
-    threading.Thread(target=_wait_for_end_of_input, args=(gone,), daemon=True).start()
+    threading.Thread(target=_hear_last_words, args=(gone,), daemon=True).start()
     seen: set[psutil.Process] = set()
     while not gone.wait(SNAPSHOT_SECONDS):
         # kept although it may be nobody's child any more: Ray's agents outlive the process that started them
@@ -94,9 +106,12 @@ def reap(pid: int, folder: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for_end_of_input(gone: threading.Event) -> None:
-    while os.read(0, 1024):
-        pass
+def _hear_last_words(gone: threading.Event) -> None:
+    words = ""
+    for line in sys.stdin:
+        words = line
+    if words.strip():
+        sys.stderr.write(words)
     gone.set()
 
 

@@ -23,7 +23,7 @@ from openrlhf.trainer.ray.worker_output import show_worker_output
 from openrlhf.utils.devices import num_gpus
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.network import LOOPBACK
-from openrlhf.utils.processes import adopt_orphans, descendants, end_processes
+from openrlhf.utils.processes import adopt_orphans, descendants, end_processes, leave_last_words
 
 logger = init_logger(__name__)
 
@@ -91,14 +91,18 @@ def available_gpus() -> int:
 def _start(folder: SessionFolder) -> None:
     # Read when Ray is imported, so that the environment comes too late for this process.
     ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
-        address="local",
-        num_gpus=num_gpus(),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        _node_ip_address=LOOPBACK,
-        _temp_dir=str(folder.path),
-    )
+    # Where a process of Ray's dies while it connects, Ray's own code ends this one, and our watch cannot run meanwhile.
+    with folder.last_words(
+        "The run ended while Ray started: a process of Ray's died, or this one (killed? no memory?)"
+    ):
+        ray.init(
+            address="local",
+            num_gpus=num_gpus(),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=LOOPBACK,
+            _temp_dir=str(folder.path),
+        )
     show_worker_output()
 
 
@@ -153,6 +157,7 @@ def _name(process: psutil.Process) -> str:
 
 def _die(name: str, folder: SessionFolder, before: set[psutil.Process], advice: Callable[[], str]) -> NoReturn:
     logger.error("Ray's %s died, and the run with it (out of memory? killed?). %s", name, advice())
+    leave_last_words(folder.reaper, "")
     end_processes([process for process in descendants() if process not in before], grace_s=0)
     shutil.rmtree(folder.path, ignore_errors=True)
     sys.stdout.flush()

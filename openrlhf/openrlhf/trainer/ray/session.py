@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, MutableMapping
@@ -21,7 +22,7 @@ from pathlib import Path
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.network import LOOPBACK, bypass_proxies, is_loopback
-from openrlhf.utils.processes import start_reaper
+from openrlhf.utils.processes import leave_last_words, start_reaper
 
 logger = init_logger(__name__)
 
@@ -111,8 +112,18 @@ class SessionFolder:
     """Ray's files of one cluster: sockets, logs, its address."""
 
     path: Path
+    reaper: subprocess.Popen[bytes]
     keep: bool = False
     """Whether it stays after the end, for its logs. The next cluster that starts removes it."""
+
+    @contextmanager
+    def last_words(self, words: str) -> Iterator[None]:
+        """What is said where this process ends inside without a word of its own."""
+        leave_last_words(self.reaper, words)
+        try:
+            yield
+        finally:
+            leave_last_words(self.reaper, "")
 
 
 @contextmanager
@@ -133,7 +144,7 @@ def session_folder() -> Iterator[SessionFolder]:
     with (path / LOCK_NAME).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         reaper = start_reaper(str(path))
-        folder = SessionFolder(path=path)
+        folder = SessionFolder(path=path, reaper=reaper)
         try:
             yield folder
         finally:

@@ -142,3 +142,18 @@ def test_a_killed_owner_leaves_no_process_and_no_folder(base: Path):
         threading.Event().wait(0.1)
     assert not Path(path).exists()
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(") ")[1][:1]
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"), [("os._exit(1)", "Ray ended us\n"), ("pass", ""), ("raise SystemExit", "")]
+)
+def test_last_words_are_said_where_the_owner_could_not_speak(ending: str, said: str, base: Path):
+    code = (
+        "import os; from openrlhf.trainer.ray import session\n"
+        "with session.session_folder() as folder:\n"
+        f"    with folder.last_words('Ray ended us'): {ending}\n"
+        "    os._exit(1)"
+    )
+    # its end of the pipe closes when owner and reaper are both gone
+    ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    assert ended.stderr == said
