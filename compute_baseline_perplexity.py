@@ -20,24 +20,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-import torch
-from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
 from openrlhf.cli.command import files_are_the_users, run_command
-from openrlhf.cli.machine import default_reference_dtype
+from openrlhf.cli.machine import default_reference_dtype, driver_num_gpus
 from openrlhf.config import ModelConfig, Precision
 from openrlhf.errors import UserError
-from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.limits import max_sequence_tokens
-from openrlhf.models.logprobs import shared_prefix_logprobs
-from openrlhf.models.pack_check import check_packs
-from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
-from openrlhf.utils.devices import current_device, device_type, peak_memory_gib
 from openrlhf.utils.jsonl import read_jsonl
 from openrlhf.utils.model_config import get_model_config
 from openrlhf.utils.progress import bars_wanted
@@ -57,12 +48,19 @@ from prompt_utils import (
     prompt_settings_from,
 )
 
+if TYPE_CHECKING:  # torch and transformers take seconds, so functions import them once the flags are checked
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
 PACKING_WINDOW = 256
 """Conversations that are packed at a time; bounds the memory that packed batches take."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
     disable_progress_bar()  # of loading weights; this command has a bar of its own
     map_path = args.output_dir / f"prompt_to_datapoint_with_baseline_ppl_{args.nice_model_name}.pkl"
     log_path = map_path.with_suffix(".scores.jsonl")
@@ -82,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    without_gpu = driver_num_gpus() == 0
     parser = argparse.ArgumentParser(description="Compute the baseline perplexity of a dataset's gold texts.")
     parser.add_argument("--model_name", required=True, help="Hugging Face folder or hub id of the model to train")
     parser.add_argument("--nice_model_name", required=True, help="X in the map's name, ..._baseline_ppl_X.pkl")
@@ -109,7 +108,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--batch_tokens",
         type=int,
-        default=4096 if device_type() == "cuda" else 1024,
+        default=1024 if without_gpu else 4096,
         help="tokens a forward; a longer text goes alone (default: 4096 on a GPU, 1024 on the CPU)",
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that the model brings")
@@ -117,9 +116,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if Path(args.nice_model_name).name != args.nice_model_name:
         parser.error(f"--nice_model_name {args.nice_model_name!r} is part of a file name: it must hold no '/'")
-    if args.flash_attn and device_type() == "cpu":
+    if args.flash_attn and without_gpu:
         parser.error("--flash_attn needs a GPU; drop it, here and in training")
-    if args.reference_dtype == "tf32" and device_type() == "cpu":
+    if args.reference_dtype == "tf32" and without_gpu:
         parser.error("--reference_dtype tf32 needs a GPU; pass fp32, here and in training")
     if args.batch_tokens < 1:
         parser.error("--batch_tokens must be at least 1")
@@ -128,6 +127,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     """Everything is checked before the model loads. Returns the report."""
+    check_torch_has_gpu(args)
     settings = prompt_settings_from(args)
     rows = read_rows_to_score(args, settings)
     rows_by_key = index_by_key(rows)
@@ -165,6 +165,17 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     BaselineMap(by_key, provenance).save(map_path)
     log.remove()
     return report(scores, speed, map_path)
+
+
+def check_torch_has_gpu(args: argparse.Namespace) -> None:
+    """Raises UserError where the driver shows a GPU, or does not say, and torch cannot use one that is asked for."""
+    from openrlhf.utils.devices import device_type
+
+    if device_type() == "cpu" and (args.flash_attn or args.reference_dtype == "tf32"):
+        raise UserError(
+            "torch sees no GPU, which --flash_attn and --reference_dtype tf32 need (tf32 is the default where the "
+            "driver shows one); install a CUDA build of torch, or pass --reference_dtype fp32 without --flash_attn"
+        )
 
 
 def read_rows_to_score(args: argparse.Namespace, settings: PromptSettings) -> list[Row]:
@@ -246,6 +257,10 @@ def score_texts(config: ModelConfig, texts: Mapping[str, GoldText], log: ScoreLo
     num_tokens = sum(len(text.token_ids) for text in texts.values())
     if not texts:
         return Speed(num_tokens=0, seconds=0.0)
+    from openrlhf.models.actor import load_causal_lm
+    from openrlhf.models.pack_check import check_packs
+    from openrlhf.utils.devices import current_device
+
     model: nn.Module = load_causal_lm(config)
     model.to(current_device()).eval()
     check_packs(model, name=config.pretrain)
@@ -257,7 +272,6 @@ def score_texts(config: ModelConfig, texts: Mapping[str, GoldText], log: ScoreLo
     return Speed(num_tokens=num_tokens, seconds=time.perf_counter() - start)
 
 
-@torch.inference_mode()
 def score_batches(
     model: nn.Module, texts: Mapping[str, GoldText], batch_tokens: int
 ) -> Iterator[tuple[list[str], list[Likelihood]]]:
@@ -265,6 +279,12 @@ def score_batches(
 
     A batch's texts share their first tokens as its prefix (the template's header and the preamble, or more).
     """
+    import torch
+
+    from openrlhf.models.logprobs import shared_prefix_logprobs
+    from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
+    from openrlhf.utils.devices import current_device
+
     by_first_token: dict[int, list[str]] = {}
     for key in sorted(texts, key=lambda key: len(texts[key].token_ids), reverse=True):
         by_first_token.setdefault(texts[key].token_ids[0], []).append(key)
@@ -275,8 +295,9 @@ def score_batches(
                 LabeledSequence(token_ids=texts[key].token_ids, label_start=texts[key].gold_start) for key in window
             ]
             for batch in pack_shared_prefix(sequences, max_tokens=batch_tokens):
-                on_device = batch.to(current_device())
-                scores = gold_likelihoods(on_device, shared_prefix_logprobs(model, on_device))
+                with torch.inference_mode():
+                    on_device = batch.to(current_device())
+                    scores = gold_likelihoods(on_device, shared_prefix_logprobs(model, on_device))
                 yield [window[index] for index in batch.sample_indices], scores
 
 
@@ -293,6 +314,8 @@ def report(scores: Sequence[Likelihood], speed: Speed, map_path: Path) -> str:
         f"{perplexities[0]:.3f} to {perplexities[-1]:.3f}",
     ]
     if speed.num_tokens:
+        from openrlhf.utils.devices import peak_memory_gib
+
         lines += [
             f"speed                {speed.num_tokens / speed.seconds:>10,.0f}   tokens/s, prompts included "
             f"({speed.seconds:,.1f} s)",

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from openrlhf.cli.command import files_are_the_users, run_command
 from openrlhf.datasets.chat import tokenize_prompt
@@ -41,6 +41,9 @@ from prompt_utils import (
     build_reasoning_messages,
     prompt_settings_from,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = init_logger("setup_rl_data")
 
