@@ -41,6 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", type=Path, nargs="+", default=splits, help="datasets of chapters")
     parser.add_argument("--every", type=int, default=3, help="take every so many-th row")
     parser.add_argument("--messages", action="store_true", help="turn the chapters into messages rows")
+    parser.add_argument("--plans", nargs="+", default=PLANS, help="plans to try beside the synopsis")
     parser.add_argument("--pack_tokens", type=int, default=3500)
     return parser.parse_args(argv)
 
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     worth: dict[str, list[float]] = {}
     for chapter in tqdm(chapters, desc="rows"):
         row = as_messages(chapter) if args.messages else chapter
-        plans = {**{repr(plan): plan for plan in PLANS}, "the synopsis": chapter["next_chapter_synopsis"].strip()}
+        plans = {**{repr(plan): plan for plan in args.plans}, "the synopsis": chapter["next_chapter_synopsis"].strip()}
         found = improvements(model, tokenizer, row, list(plans.values()), args.pack_tokens)
         for name, value in zip(plans, found, strict=True):
             worth.setdefault(name, []).append(value)
