@@ -174,9 +174,10 @@ def train_save_resume(strategy: DeepspeedStrategy, name: str, folder: Path) -> d
     checkpoints = folder / f"ckpt_{strategy.world_size}_{name}"
     engine = new_engine(strategy, name, folder)
     steps = [train_step(strategy, engine, step) for step in range(STEPS_BEFORE_SAVE)]
-    strategy.save_checkpoint(engine, checkpoints, "global_step2", {"step": 2, "kl": {"coef": 0.5}}, max_num=2)
-    steps += [train_step(strategy, engine, step) for step in range(STEPS_BEFORE_SAVE, NUM_STEPS)]
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    state = {"step": 2, "kl": {"coef": 0.5}}
+    strategy.save_checkpoint(engine, checkpoints, "global_step2", state, tokenizer=tokenizer, max_num=2)
+    steps += [train_step(strategy, engine, step) for step in range(STEPS_BEFORE_SAVE, NUM_STEPS)]
     strategy.save_hf_model(engine, tokenizer, folder / f"hf_{strategy.world_size}_{name}")
     buckets = [bucket_shapes(strategy, bucket) for bucket in parameters.named_parameter_buckets(engine.module, 600_000)]
     engine.destroy()

@@ -169,6 +169,7 @@ class PPOTrainer:
                     f"{checkpoint.ckpt_path}/{ACTOR_FOLDER}",
                     tag,
                     state.to_dict(),
+                    tokenizer=self.tokenizer,
                     max_num=checkpoint.max_ckpt_num,
                     max_gb=checkpoint.max_ckpt_mem_gb,
                 )

@@ -71,6 +71,18 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+@contextmanager
+def temporary_directory(path: str | Path) -> Iterator[Path]:
+    """Yields a new empty folder beside `path`, removed at the end; after a crash `remove_leftovers` finds it."""
+    aside = _aside(_prepare_target(path), "partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def fsync_directory(path: str | Path) -> None:
     """Makes the renames and new names in a folder survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

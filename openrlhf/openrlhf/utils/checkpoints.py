@@ -5,8 +5,10 @@
         INCOMPLETE            there from before the first byte until after the last
         COMPLETE              marker (JSON): order, number of ranks, ZeRO stage, the run's state, every file with its
                               size and digest
+        model_files/          configuration, generation configuration, tokenizer: what makes its weights a model
       latest                  DeepSpeed's pointer, for its own tools; resume goes by the markers
-      zero_to_fp32.py         DeepSpeed's converter: `python zero_to_fp32.py ./ OUTPUT -t global_step16`
+      zero_to_fp32.py         DeepSpeed's converter: `python zero_to_fp32.py ./ OUTPUT -t global_step16`; at stage 0,
+                              where DeepSpeed has none, ours
 
 Sizes are compared whenever a marker is read, digests once, on resume: a flipped byte leaves the size as it was, and
 `torch.load` does not see it. The digest is xxh3_128, some 20 GB/s a thread: it finds damage, it does not stop forgers.
@@ -36,6 +38,7 @@ logger = init_logger(__name__)
 COMPLETE = "COMPLETE"
 INCOMPLETE = "INCOMPLETE"
 LATEST = "latest"
+MODEL_FILES = "model_files"
 GB = 10**9
 READ_BYTES = 2**23
 READ_THREADS = min(8, os.cpu_count() or 1)

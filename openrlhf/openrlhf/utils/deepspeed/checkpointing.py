@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from openrlhf.errors import UserError
-from openrlhf.utils.atomic_io import atomic_directory, fsync_tree
+from openrlhf.utils.atomic_io import atomic_directory, atomic_write, fsync_tree
 from openrlhf.utils.checkpoints import (
+    MODEL_FILES,
     Checkpoint,
     begin_checkpoint,
     finish_checkpoint,
@@ -24,11 +24,29 @@ from openrlhf.utils.checkpoints import (
 from openrlhf.utils.deepspeed.collectives import barrier, broadcast_object, raise_everywhere
 from openrlhf.utils.deepspeed.optimizer import keeping_settings
 from openrlhf.utils.deepspeed.parameters import full_state_dict
+from openrlhf.utils.deepspeed.reading import load_weights_only
+from openrlhf.utils.deepspeed.universal import check_fits, converted, needs_conversion, reading_universal
 from openrlhf.utils.disk import GB, WriteError, check_room, writing
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.rng import rng_state, set_rng_state
 
 logger = init_logger(__name__)
+
+ZERO_TO_FP32 = '''\
+"""fp32 weights of a checkpoint of ZeRO stage 0, for which DeepSpeed has no such script.
+
+    python zero_to_fp32.py ./ OUTPUT -t global_stepN
+
+OUTPUT becomes a Hugging Face folder.
+"""
+
+import sys
+
+from openrlhf.cli.export_hf import zero_to_fp32
+
+sys.exit(zero_to_fp32())
+'''
+"""What is put beside the checkpoints of stage 0."""
 
 
 def save_checkpoint(
@@ -37,13 +55,17 @@ def save_checkpoint(
     tag: str,
     client_state: dict[str, Any],
     *,
+    tokenizer: Any = None,
     max_num: int = 3,
     max_gb: float = float("inf"),
 ) -> None:
     """Saves weights, optimizer, schedule, `client_state` and every rank's random state as `directory/tag`. Collective.
 
+    With a tokenizer, it and the model's configuration lie beside them, so that the checkpoint is all that
+    `cli/export_hf.py` needs.
+
     The checkpoint counts once all ranks' files are on disk; only then are the oldest ones above `max_num` or `max_gb`
-    (10^9 bytes) removed. `directory` must be one that all ranks see. At stage 0 DeepSpeed writes no `zero_to_fp32.py`.
+    (10^9 bytes) removed. `directory` must be one that all ranks see.
 
     Raises:
         ValueError: `client_state` holds more than plain containers, numbers and strings (before anything is written).
@@ -60,7 +82,7 @@ def save_checkpoint(
     _save_file(failures, torch.save, rng_state(), _rng_path(directory / tag))
     try:
         raise_everywhere(lambda: _flush(directory / tag, failures))
-        raise_everywhere(lambda: _finish(engine, directory, tag, client_state), only_rank=0)
+        raise_everywhere(lambda: _finish(engine, directory, tag, client_state, tokenizer), only_rank=0)
     except WriteError:
         if dist.get_rank() == 0:
             remove_checkpoint(directory / tag)
@@ -98,8 +120,13 @@ def _flush(path: Path, failures: list[WriteError]) -> None:
         fsync_tree(path)
 
 
-def _finish(engine: Any, directory: Path, tag: str, client_state: dict[str, Any]) -> None:
+def _finish(engine: Any, directory: Path, tag: str, client_state: dict[str, Any], tokenizer: Any) -> None:
     with writing(directory / tag):
+        if tokenizer is not None:
+            _save_model_files(engine.module, tokenizer, directory / tag / MODEL_FILES)
+        if engine.zero_optimization_stage() == 0:
+            with atomic_write(directory / "zero_to_fp32.py") as file:
+                file.write(ZERO_TO_FP32)
         checkpoint = finish_checkpoint(
             directory,
             tag,
@@ -110,17 +137,25 @@ def _finish(engine: Any, directory: Path, tag: str, client_state: dict[str, Any]
     logger.info("saved checkpoint %s (%.2f GB)", checkpoint.path, checkpoint.num_bytes / GB)
 
 
+def _save_model_files(model: Any, tokenizer: Any, path: Path) -> None:
+    model.config.save_pretrained(path)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    fsync_tree(path)
+
+
 def find_checkpoint(directory: str | Path, *, zero_stage: int) -> Checkpoint | None:
     """The checkpoint to continue from: the newest one below `directory` that is whole. Collective.
 
     Raises:
-        UserError: all are damaged, or it was made with another number of ranks or another ZeRO stage.
+        UserError: all are damaged, or DeepSpeed cannot bring it to this number of ranks or this ZeRO stage.
     """
 
     def find() -> Checkpoint | None:
         checkpoint = newest_checkpoint(Path(directory))
         if checkpoint is not None:
-            _check_fits(checkpoint, world_size=dist.get_world_size(), zero_stage=zero_stage)
+            check_fits(checkpoint, world_size=dist.get_world_size(), zero_stage=zero_stage)
         return checkpoint
 
     return broadcast_object(raise_everywhere(find, only_rank=0))
@@ -130,16 +165,28 @@ def load_checkpoint(engine: Any, checkpoint: Checkpoint) -> None:
     """Continues from a checkpoint that `find_checkpoint` returned. Collective.
 
     `engine` must be fresh from `prepare_train`; learning rate, betas and decay stay its own. Random state is restored
-    too, so call it last before training. DeepSpeed's own reader unpickles whatever a file holds; here its files are
-    read with `weights_only` and three of its classes let in (`zero_to_fp32.py` still reads like DeepSpeed: convert only
-    checkpoints that you trust).
+    too, so call it last before training. One of another number of ranks or another ZeRO stage is converted beside
+    itself first. DeepSpeed's own reader unpickles whatever a file holds; here its files are read with `weights_only`
+    and three of its classes let in (`zero_to_fp32.py` still reads like DeepSpeed: convert only checkpoints that you
+    trust).
     """
-    engine.checkpoint_engine.load = _load_weights_only
-    with keeping_settings(engine.optimizer, engine.lr_scheduler):
-        path, _ = engine.load_checkpoint(checkpoint.path.parent, tag=checkpoint.tag)
-    assert path is not None, f"DeepSpeed found nothing in {checkpoint.path}"
-    set_rng_state(torch.load(_rng_path(checkpoint.path), weights_only=True))
+    engine.checkpoint_engine.load = load_weights_only
+    form = {"world_size": dist.get_world_size(), "zero_stage": engine.zero_optimization_stage()}
+    if needs_conversion(checkpoint, **form):
+        with converted(checkpoint, **form) as folder, reading_universal(engine):
+            _load_engine(engine, folder, checkpoint.tag)
+    else:
+        _load_engine(engine, checkpoint.path.parent, checkpoint.tag)
+    rng_path = _rng_path(checkpoint.path)
+    if rng_path.exists():  # a rank more than the checkpoint was made by keeps its own
+        set_rng_state(torch.load(rng_path, weights_only=True))
     logger.info("continuing from checkpoint %s", checkpoint.path)
+
+
+def _load_engine(engine: Any, directory: Path, tag: str) -> None:
+    with keeping_settings(engine.optimizer, engine.lr_scheduler):
+        path, _ = engine.load_checkpoint(directory, tag=tag)
+    assert path is not None, f"DeepSpeed found nothing in {directory / tag}"
 
 
 def save_hf_model(engine: Any, tokenizer: Any, path: str | Path) -> None:
@@ -164,28 +211,8 @@ def save_hf_model(engine: Any, tokenizer: Any, path: str | Path) -> None:
     raise_everywhere(save, only_rank=0)
 
 
-def _load_weights_only(path: str, map_location: Any = None) -> Any:
-    """Reads one of DeepSpeed's files without running what a pickle may contain."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-        return torch.load(path, map_location=map_location, weights_only=True)
-
-
 def _rng_path(path: Path) -> Path:
     return path / f"rng_rank{dist.get_rank()}.pt"
-
-
-def _check_fits(checkpoint: Checkpoint, *, world_size: int, zero_stage: int) -> None:
-    """ZeRO's shards are per rank and per stage; DeepSpeed fails on others only after half of the state is replaced."""
-    if (checkpoint.world_size, checkpoint.zero_stage) != (world_size, zero_stage):
-        raise UserError(
-            f"checkpoint {checkpoint.path} was made by {checkpoint.world_size} rank(s) at ZeRO stage "
-            f"{checkpoint.zero_stage}, this run has {world_size} at stage {zero_stage}: continue with the same, or "
-            "start from its converted weights (--pretrain)"
-        )
 
 
 def _check_plain(value: Any, where: str) -> None:
