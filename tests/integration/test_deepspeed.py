@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from safetensors import safe_open
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from openrlhf.cli import export_hf
 from openrlhf.utils.checkpoints import newest_checkpoint
 from openrlhf.utils.deepspeed.optimizer import lr_factor, parameter_groups
 from support.deepspeed_worker import (
@@ -175,6 +178,39 @@ def test_zero_to_fp32_gives_the_trained_weights(name, ranks, folder):
     )
     converted = torch.load(checkpoints / "converted" / "pytorch_model.bin", weights_only=True)
     weights = ranks[0][name]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
+    assert all(torch.equal(converted[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_export_gives_the_trained_model(name, ranks, folder, tmp_path):
+    """Of the checkpoint alone: configuration and tokenizer lie in it. Tied weights are there once."""
+    checkpoint = folder / f"ckpt_{len(ranks)}_{name}" / "global_step2"
+    assert export_hf.main([str(checkpoint), str(tmp_path / "fp32"), "--dtype", "fp32"]) == 0
+    weights = ranks[0][name]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "fp32")
+    assert model.dtype == torch.float32
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert all(torch.equal(parameter, weights[key]) for key, parameter in model.named_parameters())
+    assert AutoTokenizer.from_pretrained(tmp_path / "fp32").chat_template
+    with safe_open(tmp_path / "fp32" / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118 (no mapping)
+
+
+def test_export_is_bf16_unless_asked_otherwise(ranks, folder, tmp_path):
+    assert export_hf.main([str(folder / f"ckpt_{len(ranks)}_zero3" / "global_step2"), str(tmp_path / "model")]) == 0
+    weights = ranks[0]["zero3"]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
+    assert all(torch.equal(parameter, weights[key].bfloat16()) for key, parameter in model.named_parameters())
+
+
+def test_zero_to_fp32_at_stage_0_gives_the_trained_weights(ranks, folder):
+    checkpoints = folder / f"ckpt_{len(ranks)}_zero0"
+    command = [sys.executable, "zero_to_fp32.py", "./", "converted", "-t", "global_step2"]
+    subprocess.run(
+        command, cwd=checkpoints, check=True, capture_output=True, env={**os.environ, "DS_ACCELERATOR": "cpu"}
+    )
+    converted = load_file(checkpoints / "converted" / "model.safetensors")
+    weights = ranks[0]["zero0"]["steps"][STEPS_BEFORE_SAVE - 1]["weights"]
     assert all(torch.equal(converted[key], weights[key]) for key in weights)
 
 
