@@ -133,7 +133,7 @@ def test_a_save_that_fails_costs_one_save_or_ends_the_run(stops: bool, caplog: p
     trainer: Any = object.__new__(PPOTrainer)
     trainer.config = to_config(parse_args(arguments(Path("w"), Path("out"), save_steps=1, stop_on_failed_save=stops)))
     trainer.strategy = SimpleNamespace(save_checkpoint=save_checkpoint)
-    trainer.actor = SimpleNamespace(model=None)
+    trainer.actor, trainer.tokenizer = SimpleNamespace(model=None), None
     trainer.kl_controller = SimpleNamespace(value=0.1)
     trainer.lr_updates, trainer.settings = 4, {}
     trainer.tracker = object()  # rank 0 has one
