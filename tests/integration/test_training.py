@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,12 +15,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from openrlhf.cli import export_hf
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Experience, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 from openrlhf.vr_cli.baseline_map import BaselineMap
 from prompt_utils import build_baseline_messages, build_planned_messages, extract_plan
 from ray_utils import CustomStoryBasedActorModelRayActor, StoryBasedRemoteExperienceMaker
+from support.engine_cluster import (
+    create_engines,
+    greedy_tokens,
+    local_ray,
+    trainer_greedy_tokens,
+    wait_until_started,
+)
 from support.run_processes import start, wait_for, worker_pid
 from support.tiny_run import (
     arguments,
@@ -144,6 +153,38 @@ def test_killed_and_resumed_equals_uninterrupted(world: Path, uninterrupted: Pat
         os.killpg(process.pid, signal.SIGKILL)
     assert subprocess.run(command(argv), env=quiet_environment(), check=False).returncode == 0
     assert_same_metrics(tmp_path, uninterrupted, tolerance=1e-6)
+
+
+def test_resumed_with_other_ranks_and_another_stage_equals_uninterrupted(
+    world: Path, uninterrupted: Path, tmp_path: Path
+):
+    """The last step again, on two ranks at stage 1 from the checkpoint of one rank at stage 2."""
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints/_actor/global_step4")
+    ranks = {"actor_num_gpus_per_node": 2, "ref_num_gpus_per_node": 2, "zero_stage": 1}
+    argv = arguments(world, tmp_path, save_steps=1, load_checkpoint=True, **ranks)
+    run_in_process(argv, CustomStoryBasedActorModelRayActor)
+    assert_same_metrics(tmp_path, uninterrupted, tolerance=1e-5)
+    assert json.loads((tmp_path / "checkpoints/_actor/global_step4/COMPLETE").read_text())["world_size"] == 2
+
+
+def test_an_exported_checkpoint_is_the_trained_policy(uninterrupted: Path, tmp_path: Path):
+    """In transformers and in vLLM: the greedy tokens of the model that the trainer itself saved after the last step."""
+    assert export_hf.main([str(uninterrupted), str(tmp_path / "model"), "--dtype", "fp32"]) == 0
+    trained = AutoModelForCausalLM.from_pretrained(uninterrupted / "final_model")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    prompt = AutoTokenizer.from_pretrained(tmp_path / "model").apply_chat_template(
+        [{"role": "user", "content": "Ola mends the clock."}], add_generation_prompt=True, return_dict=False
+    )
+    expected = trainer_greedy_tokens(trained, prompt)
+    assert trainer_greedy_tokens(exported, prompt) == expected
+    with local_ray():
+        engines = create_engines(tmp_path / "model")
+        wait_until_started(engines)
+        assert greedy_tokens(engines[0], prompt) == expected
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| metric | step 0 | step 4 |" in card
+    assert "--rollout_batch_size 2" in card
 
 
 def test_a_dead_worker_ends_the_run_with_its_cause(world: Path, tmp_path: Path):

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openrlhf.cli.command import files_are_the_users, run_command
 from openrlhf.errors import UserError
-from openrlhf.utils.atomic_io import atomic_directory
+from openrlhf.utils.atomic_io import atomic_directory, remove_leftovers
 from openrlhf.utils.checkpoints import Checkpoint
 from openrlhf.utils.logging import init_logger
 
@@ -79,10 +81,13 @@ def export(args: argparse.Namespace) -> None:
     checkpoint = find_checkpoint(args.checkpoint)
     stamp = make_stamp(checkpoint, args.dtype)
     if out.is_dir() and any(out.iterdir()):
-        if args.push_to_hub is None or _read_stamp(out) != stamp:
-            raise UserError(f"{out} is not empty: give another OUT, or empty it")
+        there = _read_stamp(out)
+        if args.push_to_hub is None or there != stamp:
+            what = "is not empty" if there is None else f"is the export of {there['checkpoint']} in {there['dtype']}"
+            raise UserError(f"{out} {what}: give another OUT, or remove it")
         logger.info("%s is there already, of %s", out, checkpoint.path)
         return
+    remove_leftovers(Path(os.path.realpath(out)).parent)
     from openrlhf.cli.model_card import render_card
     from openrlhf.models.export import export_checkpoint, model_source
     from openrlhf.utils.logging import quiet_libraries
@@ -95,7 +100,7 @@ def export(args: argparse.Namespace) -> None:
         )
     card = render_card(checkpoint, find_run(checkpoint, args.run), name=out.name, dtype=args.dtype)
     logger.info("exporting %s", checkpoint.path)
-    with atomic_directory(out) as folder:
+    with atomic_directory(out) as folder, _room_is_the_users():
         export_checkpoint(
             checkpoint, folder, dtype=args.dtype, pretrain=pretrain, trust_remote_code=args.trust_remote_code
         )
@@ -121,11 +126,23 @@ def make_stamp(checkpoint: Checkpoint, dtype: str) -> dict[str, Any]:
     return {"checkpoint": checkpoint.tag, "files_xxh3_128": files, "dtype": dtype}
 
 
-def _read_stamp(out: Path) -> Any:
+def _read_stamp(out: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((out / STAMP).read_text(encoding="utf-8"))
+        content = json.loads((out / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) and {"checkpoint", "dtype"} <= content.keys() else None
+
+
+@contextmanager
+def _room_is_the_users() -> Iterator[None]:
+    """Raises UserError for a folder that cannot be written."""
+    from openrlhf.utils.disk import WriteError
+
+    try:
+        yield
+    except WriteError as error:
+        raise UserError(f"{error}; free some room, or give another OUT") from error
 
 
 if __name__ == "__main__":

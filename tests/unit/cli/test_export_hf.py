@@ -12,7 +12,7 @@ from openrlhf.cli.export_hf import main
 from openrlhf.cli.model_card import render_card
 from openrlhf.cli.run_folder import find_checkpoint, find_run
 from openrlhf.errors import UserError
-from support.exported import make_checkpoint, make_run
+from support.exported import make_checkpoint, make_export, make_run
 
 
 @pytest.mark.parametrize("below", ["", "checkpoints", "checkpoints/_actor", "checkpoints/_actor/global_step2"])
@@ -72,6 +72,14 @@ def test_what_is_in_the_way_stays(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert "is not empty: give another OUT" in capsys.readouterr().err
     assert main([str(checkpoint.path), str(tmp_path / "out" / "thesis.tex")]) == 2
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years"
+
+
+def test_another_export_is_not_taken_for_this_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The run has gone on since."""
+    make_export(make_run(tmp_path), tmp_path / "out")
+    make_checkpoint(tmp_path / "checkpoints" / "_actor", step=4)
+    assert main([str(tmp_path), str(tmp_path / "out"), "--push_to_hub", "model"]) == 2
+    assert "is the export of global_step2 in bf16: give another OUT" in capsys.readouterr().err
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
