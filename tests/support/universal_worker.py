@@ -14,7 +14,14 @@ from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy, get_strategy
 from support.deepspeed_worker import CONFIGS, NUM_STEPS, STEPS_BEFORE_SAVE, new_engine, train_step
 
 SAVED = ("zero0", "zero1", "zero2", "zero3")
-PAIRS = (("zero0", "zero0"), ("zero1", "zero2"), ("zero2", "zero1"), ("zero2", "zero2"), ("zero3", "zero3"))
+PAIRS = (
+    ("zero0", "zero0"),
+    ("zero1", "zero2"),
+    ("zero2", "zero1"),
+    ("zero2", "zero2"),
+    ("zero3", "zero3"),
+    ("zero3", "zero3_offload"),
+)
 """What went before -> what goes on."""
 IMPOSSIBLE = (("zero2", "zero3"), ("zero3", "zero2"), ("zero0", "zero2"), ("zero2", "zero0"))
 

@@ -36,19 +36,19 @@ ROOM = 3
 
 def check_fits(checkpoint: Checkpoint, *, world_size: int, zero_stage: int) -> None:
     """Raises UserError where DeepSpeed cannot bring the checkpoint into the form that this run needs."""
-    if FAMILIES[checkpoint.zero_stage] == FAMILIES[zero_stage] and not _has_split_masters(checkpoint, world_size):
+    if FAMILIES[checkpoint.zero_stage] == FAMILIES[zero_stage]:
         return
     raise UserError(
         f"checkpoint {checkpoint.path} was made by {checkpoint.world_size} rank(s) at ZeRO stage "
         f"{checkpoint.zero_stage}, this run has {world_size} at stage {zero_stage}; DeepSpeed converts between "
         "stages 1 and 2 and between numbers of ranks, but not between these: continue with --zero_stage "
-        f"{checkpoint.zero_stage}{_and_ranks(checkpoint, world_size)}, or start anew from its weights "
+        f"{checkpoint.zero_stage}, or start anew from its weights "
         "(python -m openrlhf.cli.export_hf, then --pretrain)"
     )
 
 
 def needs_conversion(checkpoint: Checkpoint, *, world_size: int, zero_stage: int) -> bool:
-    """Stage 0 in fp32 keeps whole states, which any number of ranks can read."""
+    """Stage 0 keeps whole states, which any number of ranks can read."""
     same = (checkpoint.world_size, checkpoint.zero_stage) == (world_size, zero_stage)
     return not same and zero_stage != 0
 
@@ -116,13 +116,3 @@ def _convert(checkpoint: Checkpoint, output: Path) -> None:
     with writing(output), reading_weights_only(), redirect_stdout(silence), redirect_stderr(silence):
         check_room(output, ROOM * checkpoint.num_bytes)
         ds_to_universal.main(settings)
-
-
-def _has_split_masters(checkpoint: Checkpoint, world_size: int) -> bool:
-    """In bf16 stage 0 splits its fp32 weights over the ranks after all, in a form of its own."""
-    split = any(name.endswith("_optim_states.pt") for name in checkpoint.files)
-    return checkpoint.zero_stage == 0 and split and checkpoint.world_size != world_size
-
-
-def _and_ranks(checkpoint: Checkpoint, world_size: int) -> str:
-    return f" and {checkpoint.world_size} rank(s)" if _has_split_masters(checkpoint, world_size) else ""
