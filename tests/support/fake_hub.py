@@ -127,6 +127,8 @@ class FakeHub:
                     lines = [json.loads(line) for line in content.splitlines()]
                     return hub.commit(path.removeprefix("/api/models/").removesuffix("/commit/main"), lines)
                 body = json.loads(content) if content else {}
+                if path == "/api/whoami-v2":
+                    return 200, {"type": "user", "name": USER, "auth": {}}
                 if path == "/api/repos/create":
                     return hub.create(body)
                 if path == "/api/validate-yaml":

@@ -35,11 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         args = parse_args(argv)
+        from openrlhf.cli.hub_upload import check_access, upload
+
+        if args.push_to_hub is not None:
+            check_access(args.push_to_hub)
         with files_are_the_users():
             export(args)
         if args.push_to_hub is not None:
-            from openrlhf.cli.hub_upload import upload
-
             upload(args.out, args.push_to_hub, public=args.public)
 
     return run_command(command)

@@ -7,6 +7,8 @@ client's affair (`HF_TOKEN`, or `hf auth login`); it is never printed, and error
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,26 +25,48 @@ AGAIN = "repeat the command: it goes on where it was"
 STATUS = {401: f"it does not know your token; {LOGIN}", 403: f"your token may not write there; {LOGIN}"}
 
 
+def check_access(name: str) -> None:
+    """One question to the hub, to be asked before the work whose result is to be uploaded.
+
+    Raises:
+        UserError: no token, one that the hub does not know, a name that cannot be, or no connection.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    with _client(name) as api:
+        validate_repo_id(name)
+        api.whoami()
+
+
 def upload(folder: Path, name: str, *, public: bool) -> str:
     """Uploads a folder's files to the repository YOU/NAME, or OWNER/NAME; returns its address.
 
     Raises:
         UserError: no token, one that may not, a repository of the other visibility, or a connection that failed.
     """
+    with _client(name) as api:
+        repository = _create(api, name, public=public)
+        logger.info("uploading %s to %s (%s)", folder, repository, "public" if public else "private")
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload the exported checkpoint")
+        url = f"{api.endpoint}/{repository}"
+    logger.info("uploaded to %s", url)
+    return url
+
+
+@contextmanager
+def _client(name: str) -> Iterator[HfApi]:
+    """The hub's client with the user's token; what it raises is told as a UserError, in words of our own."""
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     # those of the client's own HTTP library (httpx or httpx2), OSError, and what the storage raises after its retries
     broke_off: tuple[Any, ...] = (*HfHubHTTPError.__bases__, RuntimeError)
-
     token = get_token()
     if token is None:
         raise UserError(f"--push_to_hub {name}: there is no token; {LOGIN}")
     api = HfApi(token=token)
     try:
-        repository = _create(api, name, public=public)
-        logger.info("uploading %s to %s (%s)", folder, repository, "public" if public else "private")
-        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload the exported checkpoint")
+        yield api
     except HfHubHTTPError as error:
         status = error.response.status_code
         cause = STATUS.get(status, f"it answers with status {status}; {AGAIN}")
@@ -53,10 +77,7 @@ def upload(folder: Path, name: str, *, public: bool) -> str:
         raise UserError(f"--push_to_hub {name}: HF_HUB_OFFLINE keeps the hub away; unset it") from None
     except broke_off as error:
         cause = without(token, f"{type(error).__name__}: {error}".splitlines()[0])
-        raise UserError(f"--push_to_hub {name}: {api.endpoint}: the upload broke off ({cause}); {AGAIN}") from None
-    url = f"{api.endpoint}/{repository}"
-    logger.info("uploaded to %s", url)
-    return url
+        raise UserError(f"--push_to_hub {name}: {api.endpoint}: the connection broke off ({cause}); {AGAIN}") from None
 
 
 def without(token: str, text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf.cli.export_hf import main
+from openrlhf.cli.export_hf import export, main, parse_args
 from openrlhf.cli.model_card import render_card
 from openrlhf.cli.run_folder import find_checkpoint, find_run
 from openrlhf.errors import UserError
@@ -63,23 +63,23 @@ def test_a_damaged_checkpoint_is_refused(spoil, message: str, tmp_path: Path, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_in_the_way_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_is_in_the_way_stays(tmp_path: Path):
     checkpoint = make_checkpoint(tmp_path / "_actor")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years")
     for extra in ([], ["--push_to_hub", "model"]):
-        assert main([str(checkpoint.path), str(tmp_path / "out"), *extra]) == 2
-        assert "is not empty: give another OUT" in capsys.readouterr().err
+        with pytest.raises(UserError, match="is not empty: give another OUT"):
+            export(parse_args([str(checkpoint.path), str(tmp_path / "out"), *extra]))
     assert main([str(checkpoint.path), str(tmp_path / "out" / "thesis.tex")]) == 2
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years"
 
 
-def test_another_export_is_not_taken_for_this_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_another_export_is_not_taken_for_this_one(tmp_path: Path):
     """The run has gone on since."""
     make_export(make_run(tmp_path), tmp_path / "out")
     make_checkpoint(tmp_path / "checkpoints" / "_actor", step=4)
-    assert main([str(tmp_path), str(tmp_path / "out"), "--push_to_hub", "model"]) == 2
-    assert "is the export of global_step2 in bf16: give another OUT" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is the export of global_step2 in bf16: give another OUT"):
+        export(parse_args([str(tmp_path), str(tmp_path / "out"), "--push_to_hub", "model"]))
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

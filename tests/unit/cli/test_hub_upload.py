@@ -24,7 +24,7 @@ def exported(tmp_path: Path) -> list[str]:
 
 def push(argv: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Exit code and everything that is printed. A process: the client reads its environment when it is imported."""
-    command = [sys.executable, "-m", "openrlhf.cli.export_hf", *argv, "--push_to_hub", "my-model"]
+    command = [sys.executable, "-m", "openrlhf.cli.export_hf", "--push_to_hub", "my-model", *argv]
     result = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
     )
@@ -87,6 +87,17 @@ def test_a_wrong_token_is_one_clear_line_without_it(token: str, exported: list[s
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("name", ["a/b/c", "no spaces", "-dash"])
+def test_a_name_that_cannot_be_is_refused_before_anything_is_made(name: str, tmp_path: Path):
+    checkpoint = make_checkpoint(tmp_path / "_actor")
+    with FakeHub() as hub:
+        code, output = push([str(checkpoint.path), str(tmp_path / "out"), f"--push_to_hub={name}"], hub.environment())
+    assert code == 2
+    assert f"error: --push_to_hub {name}: " in output
+    assert not (tmp_path / "out").exists()
+    assert hub.repositories == {}
+
+
 def test_without_a_token(exported: list[str], tmp_path: Path):
     with FakeHub() as hub:
         code, output = push(exported, {**hub.environment(""), "HF_HOME": str(tmp_path)})
@@ -99,7 +110,7 @@ def test_no_hub_there(exported: list[str]):
         environment = hub.environment()
     code, output = push(exported, environment)
     assert code == 2
-    assert "the upload broke off" in output
+    assert "the connection broke off" in output
     assert TOKEN not in output
     assert "Traceback" not in output
 
