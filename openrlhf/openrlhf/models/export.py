@@ -79,7 +79,8 @@ def build_model(pretrain: str, dtype: torch.dtype, *, trust_remote_code: bool = 
 def read_weights(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Name -> tensor, or what DeepSpeed makes one of on `contiguous()`. fp32, but at stage 0 as they were trained."""
     if checkpoint.zero_stage == 0:  # DeepSpeed's reader knows partitioned checkpoints only
-        return load_weights_only(str(checkpoint.path / "mp_rank_00_model_states.pt"), map_location="cpu")["module"]
+        path = checkpoint.path / "mp_rank_00_model_states.pt"
+        return load_weights_only(str(path), map_location="cpu", mmap=True)["module"]  # not the optimizer's states
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     with redirect_stdout(io.StringIO()):  # it prints what it does

@@ -14,10 +14,13 @@ from openrlhf.utils.deepspeed.library import import_deepspeed
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
-def load_weights_only(path: str, map_location: Any = None) -> Any:
-    """`torch.load` of one of DeepSpeed's files: tensors, plain containers, and three of its classes."""
+def load_weights_only(path: str, map_location: Any = None, *, mmap: bool = False) -> Any:
+    """`torch.load` of one of DeepSpeed's files: tensors, plain containers, and three of its classes.
+
+    `mmap`: tensors are read where they are used, so that those that are not cost no memory.
+    """
     _admit_classes()
-    return torch.load(path, map_location=map_location, weights_only=True)
+    return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
 
 
 @contextmanager
