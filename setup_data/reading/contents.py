@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from setup_data.reading.headings import SENTENCE_END, Head, is_title, number_head, worded_head
+from setup_data.reading.headings import SENTENCE_END, Head, is_title, listed_heads, number_head, worded_head
 from setup_data.reading.view import PAGE_AT_END, View, same_words
 
 # What may stand between two entries: in a table that is announced, and in one that is not.
@@ -97,7 +97,7 @@ def _tail(view: View, last: int, seen: set[str]) -> int:
         text = view.text(i)
         if i in view.worded or (i in view.numbered and not view.is_listing(i)):
             return last
-        if not view.is_listing(i) and not _is_entry(text):
+        if not view.is_listing(i) and not _is_entry(text) and not view.source.blocks[i].is_list:
             return last
         lines = [same_words(PAGE_AT_END.sub("", line)) for line in text.split("\n")]
         if len(lines) == 1 and lines[0] in seen:
@@ -149,6 +149,7 @@ def find_contents(view: View) -> Contents:
         last = _tail(view, last, {same_words(view.text(i)) for i in range(start, last + 1)})
         blocks.update(i for i in range(start, last + 1) if view.fates[i] is None)
     blocks |= _unannounced(view, [head for head in heads if head.index not in blocks])
+    blocks |= _unannounced_lists(view, [head for head in heads if head.index not in blocks])
     return Contents(blocks=frozenset(blocks), titles=_listed_titles(view, blocks))
 
 
@@ -170,4 +171,17 @@ def _unannounced(view: View, heads: list[Head]) -> set[int]:
             position = after
         else:
             position += 1
+    return blocks
+
+
+def _unannounced_lists(view: View, heads: list[Head]) -> set[int]:
+    """Tables without a heading in one paragraph: what their lines say comes below, and nowhere above."""
+    first_of: dict[Key, int] = {}
+    for head in heads:
+        first_of.setdefault(loose_key(head), head.index)
+    blocks: set[int] = set()
+    for i in view.live:
+        keys = [loose_key(head) for head in listed_heads(view.text(i))] if view.source.blocks[i].is_list else []
+        if sum(first_of.get(key, -1) > i for key in keys) >= MIN_RECURRING_UNANNOUNCED * len(keys) > 0:
+            blocks.add(i)
     return blocks

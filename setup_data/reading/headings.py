@@ -16,6 +16,9 @@ from setup_data.reading.wording import CHAPTER_WORDS, DIVISION_WORDS, SPECIAL_WO
 MAX_HEADING_CHARS = 200
 MAX_TITLE_CHARS = 90
 MAX_TITLE_WORDS = 16
+MAX_LISTED_LINE_CHARS = 110
+MIN_LISTED_LINES = 3
+MIN_LISTED_SHARE = 0.8
 
 SMALL_WORDS = frozenset(
     "a an and as at but by for from in into nor of on or over that the to under upon with without vs is "
@@ -175,6 +178,23 @@ def _lists_several(text: str) -> bool:
         return False
     lines = [line for line in text.split("\n")[1:] if may_be_heading(line)]
     return any(worded_head(0, line) or number_head(0, line) for line in lines)
+
+
+def _entry_head(line: str) -> Head | None:
+    """The chapter, part or number that a line of a contents table lists."""
+    if len(line) > MAX_LISTED_LINE_CHARS or not may_be_heading(line):
+        return None
+    head = worded_head(0, line) or number_head(0, line)
+    return head if head and head.kind in ("chapter", "division", "special", "number") else None
+
+
+def listed_heads(text: str) -> list[Head]:
+    """The headings that the lines of a paragraph list, if it is three lines or more and nearly all of them do."""
+    lines = text.split("\n")
+    if len(lines) < MIN_LISTED_LINES or not (_entry_head(lines[0]) and _entry_head(lines[1])):
+        return []
+    heads = [head for line in lines if (head := _entry_head(line))]
+    return heads if len(heads) >= MIN_LISTED_SHARE * len(lines) else []
 
 
 def _stripped(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from setup_data.reading.decode import Decoded
-from setup_data.reading.headings import may_be_heading, number_head, worded_head
+from setup_data.reading.headings import listed_heads, may_be_heading, number_head, worded_head
 from setup_data.reading.source import Block, Fate, Source
 
 CHUNK = re.compile(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*")  # lines up to a blank one
@@ -170,6 +170,9 @@ def _inner_page_lines(text: str, start: int, end: int) -> list[int]:
 def _blocks_of(text: str, chunk: Range, layout: Layout) -> Iterator[Block]:
     for start, end in _paragraphs(text, chunk, layout):
         parts = [(start, end)]
+        if listed_heads(text[start:end]):
+            yield Block(start=start, end=end, is_list=True)  # its numbers are no pages, its lines no headings
+            continue
         if "\n" in text[start:end] and (cuts := _inner_page_lines(text, start, end)):
             parts = _cut_at(text, start, end, cuts)
         for a, b in parts:

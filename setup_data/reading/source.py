@@ -45,6 +45,8 @@ class Block:
     """Set where the format itself says that this is no part of the story."""
     in_table: bool = False
     """A row of a table: never a heading."""
+    is_list: bool = False
+    """Its lines are headings: a contents table in one paragraph."""
     name: str = ""
     """How the navigation document calls a place that has no heading; such a block has no words of its own."""
     line: int = 0

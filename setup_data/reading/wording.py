@@ -60,6 +60,9 @@ FRONT = re.compile(
     r"|(?:preface|introduction|foreword) (?:to|by) .*|dedication|dedicatory letter|copyright|list of illustrations"
     r"|illustrations|acknowledge?ments|a note on (?:the text|pronunciation|the translation)|title page|cover"
     r"|half[- ]?title|epigraph|also by .*|praise for .*|other books by .*|advertisement|by the same author"
+    r"|prefatory (?:notes?|remarks)|(?:a (?:note|word) )?to (?:the|my) readers?"
+    r"|(?:the )?author['’]?s note|list of plates"
+    r"|au lecteur|an den leser|al lector|al lettore|ao leitor|aan den? lezer|к читателю"
     r"|transcriber['’]?s note.*|dramatis personae|avant-propos|preface de .*|vorwort|einleitung|widmung|prefacio"
     r"|introduccion|dedicatoria|prefazione|introduzione|предисловие|введение|от автора|voorwoord|inleiding|introducao"
 )
@@ -67,7 +70,8 @@ BACK = re.compile(
     r"(?:end ?|foot ?)?notes|glossary|index|acknowledge?ments|bibliography|about the (?:authors?|type|book|publisher)"
     r"|a note on the (?:text|type|translation)|illustrations|transcriber['’]?s notes?.*|appendix(?: [a-z0-9]+)?"
     r"|appendices|errata|colophon|copyright|also by .*|other books by .*|advertisements?|reading group guide"
-    r"|discussion questions|примечания|комментарии|notes et variantes|anmerkungen|nachwort|notas|note|aantekeningen"
+    r"|(?:the )?author['’]?s note|discussion questions"
+    r"|примечания|комментарии|notes et variantes|anmerkungen|nachwort|notas|note|aantekeningen"
     r"|glossar|glossaire|register"
 )
 END = re.compile(r"(?:the |la )?(?:end|fin|finis|ende|fine|конец|einde|fim)(?: of .{1,40})?")

@@ -58,6 +58,17 @@ LISTED = "CONTENTS\n\nCHAPTER I. The Lamp\nCHAPTER II. The Stair\nCHAPTER III. T
 THREE = ("The Lamp", "The Stair", "The Well")
 NAV_THREE = "<ol>" + "".join(f'<li><a href="c{i}.xhtml">{name}</a></li>' for i, name in enumerate(THREE)) + "</ol>"
 
+TITLE_PAGE = "THE FERRYMAN OF THE QUAY\n\nby A. N. Author\n\n\n\n"
+NUMBERED_PARTS = ("BOOK ONE\n\n\n1", "2", "3", "BOOK TWO\n\n\n1", "2", "3")
+SPELLED = tuple(
+    f"{number}. The {title}"
+    for number, title in zip(
+        ("One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight"),
+        ("Lamp", "Stair", "Well", "Door", "Quay", "House", "Road", "Boat"),
+        strict=True,
+    )
+)
+
 PARTS = [
     MadeBook(
         kind="BOOK in words, title after a colon",
@@ -396,6 +407,56 @@ LEFT_OUT = [
         kind="contents without a heading",
         text=plain("CHAPTER I", "CHAPTER II", "CHAPTER III", front="CHAPTER I\n\nCHAPTER II\n\nCHAPTER III"),
         heads=("CHAPTER I", "CHAPTER II", "CHAPTER III"),
+    ),
+    MadeBook(
+        kind="contents of bare numbers in one paragraph, a preface after them",
+        text=plain(
+            "PROLOGUE",
+            *NUMBERED_PARTS,
+            "EPILOGUE",
+            front="CONTENTS\n\nPROLOGUE\nBOOK ONE\n1\n2\n3\nBOOK TWO\n1\n2\n3\nEPILOGUE\n\n\n\nPREFACE\n\nNobody asked twice.",
+        ),
+        heads=(
+            "PROLOGUE",
+            "BOOK ONE, 1",
+            "BOOK ONE, 2",
+            "BOOK ONE, 3",
+            "BOOK TWO, 1",
+            "BOOK TWO, 2",
+            "BOOK TWO, 3",
+            "EPILOGUE",
+        ),
+        absent=("asked twice",),
+    ),
+    MadeBook(
+        kind="contents of bare Romans in one paragraph, without a heading, a word to the reader after them",
+        text=plain("I", "II", "III", front=TITLE_PAGE + "I\nII\nIII\n\n\n\nTO THE READER\n\nNobody asked twice."),
+        heads=("I", "II", "III"),
+        absent=("asked twice",),
+    ),
+    MadeBook(
+        kind="contents with leaders and pages, without a heading, a foreword before them",
+        text=plain(
+            "I",
+            "II",
+            "III",
+            front=TITLE_PAGE
+            + "FOREWORD\n\nNobody asked twice.\n\n\n\nI. . . . . . 7\nII. . . . . . 18\nIII. . . . . . 29",
+        ),
+        heads=("I", "II", "III"),
+        absent=("asked twice", "29"),
+    ),
+    MadeBook(
+        kind="contents of spelled numbers with titles in one paragraph, longer than a heading",
+        text=plain(
+            *SPELLED, front="CONTENTS\n\n" + "\n".join(SPELLED) + "\n\n\n\nINTRODUCTION\n\n" + f"{TEXT}\n\n" * 4
+        ),
+        heads=SPELLED,
+    ),
+    MadeBook(
+        kind="contents right before the first chapter, in one paragraph, numbers starting over",
+        text=plain(*NUMBERED_PARTS, front=TITLE_PAGE + "BOOK ONE\n1\n2\n3\nBOOK TWO\n1\n2\n3"),
+        heads=("BOOK ONE, 1", "BOOK ONE, 2", "BOOK ONE, 3", "BOOK TWO, 1", "BOOK TWO, 2", "BOOK TWO, 3"),
     ),
     MadeBook(
         kind="contents with leaders and pages, parts among them",
