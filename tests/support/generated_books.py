@@ -54,6 +54,7 @@ class Style:
 
 
 DIGITS = tuple(map(str, range(1, 21)))
+PREFACES = st.sampled_from(("PREFACE", "PREFACE", "FOREWORD", "Introduction", "TO THE READER", "AUTHOR'S NOTE"))
 STYLES = st.builds(
     Style,
     st.sampled_from(
@@ -121,12 +122,12 @@ def make_titles(rng: random.Random, number: int) -> list[str]:
     return made
 
 
-def contents_table(entries: list[tuple[str, str]], *, with_pages: bool, in_one: bool) -> str:
-    """A table of the headings as they are printed, below their title."""
+def contents_table(entries: list[tuple[str, str]], *, with_pages: bool, in_one: bool, is_announced: bool) -> str:
+    """A table of the headings as they are printed, mostly below its own title."""
     lines = [" ".join(printed.split()) for printed, _ in entries]
     if with_pages:
         lines = [f"{line} . . . . . {7 + 11 * i}" for i, line in enumerate(lines)]
-    return "CONTENTS\n\n" + ("\n" if in_one else "\n\n").join(lines)
+    return ("CONTENTS\n\n" if is_announced else "") + ("\n" if in_one else "\n\n").join(lines)
 
 
 def wrapped(text: str, width: int) -> str:
@@ -182,10 +183,15 @@ def generated_books(draw: st.DrawFn) -> GeneratedBook:
         add("EPILOGUE", "EPILOGUE")
     front = ["THE FERRYMAN OF THE QUAY", "by A. N. Author"]
     if draw(st.booleans()):
-        table = contents_table(entries, with_pages=draw(st.booleans()), in_one=draw(st.booleans()))
+        table = contents_table(
+            entries,
+            with_pages=draw(st.booleans()),
+            in_one=draw(st.booleans()),
+            is_announced=draw(st.sampled_from((True, True, True, False))),
+        )
         front.append(table)
     if draw(st.booleans()):
-        front.append(f"PREFACE\n\n{paragraph(rng)}")
+        front.insert(draw(st.integers(2, len(front))), f"{draw(PREFACES)}\n\n{paragraph(rng)}")
     back = ["THE END"] if draw(st.booleans()) else []
     back += [f"GLOSSARY\n\n{paragraph(rng)}"] if draw(st.booleans()) else []
     text = "\n\n\n\n".join([*front, *pieces, *back])
