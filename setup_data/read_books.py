@@ -19,15 +19,15 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
 
 from openrlhf.errors import UserError
 from openrlhf.utils.atomic_io import atomic_write
 from openrlhf.utils.logging import init_logger
 from setup_data.book import write_book
+from setup_data.progress import Progress
 from setup_data.reading.read import READERS, ReadResult, read_book_file, story_id_of
 from setup_data.reading.report import report_book, summary
 from setup_data.reading.source import AccountError
@@ -109,14 +109,20 @@ def read_all(args: argparse.Namespace) -> Outcome:
         if kept:
             logger.info("%d books were read before and stay as they are (--overwrite reads them again)", len(kept))
         paths = [path for path in paths if path not in kept]
-    for path in tqdm(paths, desc="reading", unit="book", disable=None):
-        if (result := read_one(path, args, outcome)) is None:
-            continue
-        write_book(result.book, args.output_dir / "books")
-        with atomic_write(args.output_dir / "reports" / f"{result.book.story_id}.md") as file:
-            file.write(report_book(result))
-        outcome.summaries += [summary(result), *(f"  check: {suspicion}" for suspicion in result.suspicions)]
+    with closing(Progress("reading", unit="book")) as progress:
+        progress.add(len(paths))
+        for path in paths:
+            if (result := read_one(path, args, outcome)) is not None:
+                _write(result, args.output_dir)
+                outcome.summaries += [summary(result), *(f"  check: {suspicion}" for suspicion in result.suspicions)]
+            progress.done()
     return outcome
+
+
+def _write(result: ReadResult, output_dir: Path) -> None:
+    write_book(result.book, output_dir / "books")
+    with atomic_write(output_dir / "reports" / f"{result.book.story_id}.md") as file:
+        file.write(report_book(result))
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:

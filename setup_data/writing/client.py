@@ -7,18 +7,16 @@ import hashlib
 import json
 import random
 import re
-import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import openai
-from tqdm import tqdm
 
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger
+from setup_data.progress import Progress
 from setup_data.writing.answer_store import Answer, AnswerStore
 
 logger = init_logger("setup_data.writing.client")
@@ -129,7 +127,7 @@ class Writer:
         )
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._under_way: dict[str, asyncio.Task[Answer]] = {}
-        self._progress: _Progress | None = None
+        self._progress: Progress | None = None
 
     async def ask(self, prompt: Prompt, parse: Callable[[str], T], *, default: T | None = None) -> T:
         """The parsed answer.
@@ -174,7 +172,7 @@ class Writer:
             for rejection in range(self.settings.max_rejections):
                 answer = await self._complete(key, prompt, is_retry=rejection > 0)
                 if self._progress:
-                    self._progress.count(answer)
+                    self._progress.count(read=answer.prompt_tokens, written=answer.completion_tokens)
                 try:
                     parse(answer.text)
                     break
@@ -233,8 +231,8 @@ class Writer:
 
     @contextmanager
     def show_progress(self, step: str) -> Iterator[None]:
-        """A progress bar that the requests made within the context move."""
-        with closing(_Progress(step)) as self._progress:
+        """A bar, or lines, of the requests made within the context."""
+        with closing(Progress(step, unit="answer")) as self._progress:
             yield
         self._progress = None
 
@@ -273,34 +271,3 @@ def _read_response(response: Any, key: str, prompt: Prompt) -> Answer:
         prompt_tokens=usage.prompt_tokens if usage else 0,
         completion_tokens=usage.completion_tokens if usage else 0,
     )
-
-
-class _Progress:
-    """A bar of answers with tokens per second; it grows as more requests become known."""
-
-    def __init__(self, step: str) -> None:
-        self.step = step
-        self._bar = tqdm(total=0, desc=step, unit="answer", dynamic_ncols=True, mininterval=0.5)
-        self._start = time.monotonic()
-        self._tokens: Counter[str] = Counter()
-
-    def add(self) -> None:
-        self._bar.total += 1
-
-    def skip(self) -> None:
-        """An answer that was there: it counts as done, but not for the rate or the time left."""
-        self._bar.initial += 1
-        self._bar.update(1)
-
-    def count(self, answer: Answer) -> None:
-        """Tokens of any answer, usable or not."""
-        self._tokens.update(read=answer.prompt_tokens, written=answer.completion_tokens)
-        elapsed_s = max(time.monotonic() - self._start, 1e-3)
-        rates = (f"{name} {count / elapsed_s:,.0f} tokens/s" for name, count in self._tokens.items())
-        self._bar.set_postfix_str(", ".join(rates), refresh=False)
-
-    def done(self) -> None:
-        self._bar.update(1)
-
-    def close(self) -> None:
-        self._bar.close()
