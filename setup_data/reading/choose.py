@@ -105,7 +105,7 @@ def _automatic(view: View, contents: Contents) -> Outline:
         parts += _marked_above(view, chapters, marked_parts)
     else:
         numbers = numbers or counted_words(view, free)
-        titles, found_by = _titles(view, contents, free, marked)
+        titles, found_by = _titles(view, contents, free, marked, are_alone=not numbers)
         chapters, more = outer_of(view, titles, numbers) if titles and numbers else (titles or numbers, [])
         if chapters and chapters[0] in numbers:
             found_by = "numbers"
@@ -135,13 +135,13 @@ def _is_good(view: View, worded: Family, numbers: Family) -> bool:
     return not (late and numbers and view.share_before(numbers[0].index) < EARLY)
 
 
-def _titles(view: View, contents: Contents, free: set[int], marked: Family) -> tuple[Family, str]:
+def _titles(view: View, contents: Contents, free: set[int], marked: Family, *, are_alone: bool) -> tuple[Family, str]:
     """The best family of titles."""
     if len(marked) >= MIN_WORD_FAMILY:
         return marked, "marked headings"
     if listed := listed_titles(view, contents, free):
         return listed, "titles of the contents table"
-    return standing_titles(view, free), "titles"
+    return standing_titles(view, free, are_alone=are_alone), "titles"
 
 
 def _with_equals(view: View, chapters: Family) -> Family:
@@ -183,7 +183,9 @@ def _add_divisions(view: View, outline: Outline, chapters: Family, parts: Family
     """Parts: near the chapter that they begin with, or counting on, or with a text of their own."""
     starts = [head.index for head in chapters]
     divisions = {i: head for i, head in view.worded.items() if head.kind == "division" and i not in outline.heads}
-    divisions |= {head.index: head for head in parts if head.index not in outline.heads}
+    divisions |= {
+        head.index: head for head in parts if head.index not in outline.heads and not _names_part(view, head, divisions)
+    }
     last: dict[str, int] = {}
     counted = {(head.word, head.number) for head in divisions.values() if head.number is not None}
     for i, head in sorted(divisions.items()):
@@ -197,6 +199,12 @@ def _add_divisions(view: View, outline: Outline, chapters: Family, parts: Family
             outline.heads[i] = head
             outline.parts.add(i)
             last[head.word] = head.number or 0
+
+
+def _names_part(view: View, head: Head, divisions: dict[int, Head]) -> bool:
+    """Whether a title stands directly below a part's heading that has none: `PART I`, `THE OLD BUCCANEER`."""
+    above = next((i for i in range(head.index - 1, -1, -1) if view.fates[i] is None), None)
+    return head.kind == "title" and head.level is None and above in divisions and not divisions[above].title
 
 
 def _is_of_a_series(head: Head, counted: set[tuple[str, int]]) -> bool:

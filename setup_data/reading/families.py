@@ -158,22 +158,32 @@ def listed_titles(view: View, contents: Contents, free: set[int]) -> Family:
     return found if enough else []
 
 
-def standing_titles(view: View, free: set[int]) -> Family:
-    """Titles that stand alone: in capitals, or with more space above them than paragraphs have."""
+def standing_titles(view: View, free: set[int], *, are_alone: bool) -> Family:
+    """Titles that stand alone: in capitals, or with more space above them than paragraphs have.
+
+    Args:
+        are_alone: no numbers compete with them, so that one blank line more than usual is space enough.
+    """
     found = [
         Head(index=i, kind="title", label="", title=one_line(text))
         for i, text in sorted(view.short.items())
         if i in free and i not in view.worded and i not in view.numbered and is_title(one_line(text))
     ]
-    spaced = [head for head in found if view.source.gap_before(head.index) >= MIN_GAP_LINES]
+    gaps = {head.index: view.source.gap_before(head.index) for head in found}
+    usual = median(map(view.source.gap_before, view.live)) if found else 0
+    wide, wider = ([head for head in found if gaps[head.index] >= gap > usual] for gap in (2, MIN_GAP_LINES))
     capital = [head for head in found if head.title.isupper()]
-    capital_spaced = [head for head in spaced if head.title.isupper()]
-    for family in (capital_spaced, spaced, capital):
-        family = [head for head, text in zip(family, has_text(view, family), strict=True) if text]
-        distinct = {same_words(head.title) for head in family}
-        if len(family) >= MIN_WORD_FAMILY and len(distinct) >= MIN_DISTINCT_TITLES * len(family):
-            return family
+    for family in ([head for head in wider if head.title.isupper()], wider, capital, wide if are_alone else []):
+        if titles := _distinct_titles(view, family):
+            return titles
     return []
+
+
+def _distinct_titles(view: View, family: Family) -> Family:
+    """Those with text of their own, if they are two or more and hardly any comes twice."""
+    family = [head for head, text in zip(family, has_text(view, family), strict=True) if text]
+    distinct = {same_words(head.title) for head in family}
+    return family if len(family) >= MIN_WORD_FAMILY and len(distinct) >= MIN_DISTINCT_TITLES * len(family) else []
 
 
 def marked_titles(view: View, free: set[int]) -> tuple[Family, Family]:

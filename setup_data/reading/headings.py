@@ -16,6 +16,7 @@ from setup_data.reading.wording import CHAPTER_WORDS, DIVISION_WORDS, SPECIAL_WO
 MAX_HEADING_CHARS = 200
 MAX_TITLE_CHARS = 90
 MAX_TITLE_WORDS = 16
+MAX_SMALL_TITLE_WORDS = 8
 MAX_LISTED_LINE_CHARS = 110
 MIN_LISTED_LINES = 3
 MIN_LISTED_SHARE = 0.8
@@ -30,6 +31,7 @@ SENTENCE_END = re.compile(r"[.,;:!?…][\"'”’»)_]*$")
 ORNAMENT = " \t~*=_#•·|+<>❦⁂†°^-—–"
 SEPARATOR = re.compile(r"[ ]*(?:[.:;)\]]+[ ]*[—–-]*|[—–-]+)[ ]*\n?[ ]*|[ ]*\n\s*")
 NUMBER_SIGN = re.compile(r"\A(?:§+|No\.?|N[°º]\.?|Nr\.?|№|#)[ ]*(?=[\dIVXLC])")
+GLUED_HYPHEN = re.compile(r"-(?=[^\W\d_])")
 COMMA = re.compile(r"[ ]*,\s*")
 DESCRIPTION = re.compile(r"(?:in which|wherein|containing|being|where|how|of|concerning|dans lequel|о том)\b", re.I)
 # ". . . . 12" and "      12": a contents table's line
@@ -221,7 +223,7 @@ def may_be_heading(text: str) -> bool:
         return False
     if first[0][0].isdigit() or (first[0].isupper() and len(first[0]) < 12):
         return True
-    return any(fold(word.strip(".,:;—–-")) in _starts() for word in first)
+    return any((start := WORD.search(word)) and fold(start[0]) in _starts() for word in first)
 
 
 @cache
@@ -274,7 +276,7 @@ def counted_head(index: int, text: str) -> Head | None:
     text = _stripped(text)
     word = WORD.match(text)
     number = number_at(text, word.end() + 1) if word and text[word.end() : word.end() + 1] == " " else None
-    if word is None or number is None or not word[0][0].isupper() or number.style in ("word", "roman", "last"):
+    if word is None or number is None or not word[0][0].isupper() or number.style in ("roman", "last"):
         return None
     title = _title_after(text, number.end)
     if title is None or len(text) > MAX_HEADING_CHARS:
@@ -300,9 +302,14 @@ def _numbered_title(text: str, number: Number) -> str | None:
         title = text[number.end :].strip()
         is_plain = number.style == "digit" and number.end <= 3 and text[number.end].isspace()
         return title if is_plain and (is_title(title) or _long_words_are_capitals(title)) else None
+    if number.style == "word" and GLUED_HYPHEN.match(text, number.end):
+        return None  # One-Eyed Jack
     title = text[separator.end() :].strip()
     if ":" in text[number.end : separator.end()] and not SENTENCE_END.search(title):
         return title if len(title.split()) <= MAX_TITLE_WORDS else None
     dashed = text[number.end : separator.end()].strip(" ")[:1] in "—–-"
     accepts = is_title if number.style == "word" or dashed else is_titleish
+    is_small = number.style == "ROMAN" and title[:1].islower() and not SENTENCE_END.search(title)
+    if is_small and "\n" not in title and len(title.split()) <= MAX_SMALL_TITLE_WORDS:
+        return title  # V. of frost and thaw
     return title if accepts(one_line(title)) else None

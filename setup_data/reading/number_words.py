@@ -12,6 +12,23 @@ from functools import cache
 CONNECTORS = frozenset(("and", "et", "y", "e", "und", "en", "i"))
 
 # Words in the order of their values, from 1 on; alternatives are separated by a slash.
+GERMAN = (
+    "eins/ein zwei drei vier funf sechs sieben acht neun zehn elf zwolf dreizehn vierzehn funfzehn sechzehn siebzehn "
+    "achtzehn neunzehn"
+)
+DUTCH = (
+    "een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien zestien zeventien "
+    "achttien negentien"
+)
+DUTCH_ORDINALS = (
+    "eerste tweede derde vierde vijfde zesde zevende achtste negende tiende elfde twaalfde dertiende veertiende "
+    "vijftiende zestiende zeventiende achttiende negentiende"
+)
+ITALIAN = (
+    "uno/una due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici "
+    "diciassette diciotto diciannove venti ventuno ventidue ventitre ventiquattro venticinque ventisei ventisette "
+    "ventotto ventinove"
+)
 FROM_ONE = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen",
@@ -27,9 +44,7 @@ FROM_ONE = (
     "septimo/septima octavo/octava noveno/novena decimo/decima undecimo/undecima duodecimo/duodecima "
     "decimotercero/decimotercera decimocuarto/decimocuarta decimoquinto/decimoquinta decimosexto/decimosexta "
     "decimoseptimo/decimoseptima decimoctavo/decimoctava decimonoveno/decimonovena",
-    "uno/una due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici "
-    "diciassette diciotto diciannove venti ventuno ventidue ventitre ventiquattro venticinque ventisei ventisette "
-    "ventotto ventinove",
+    ITALIAN,
     "primo/prima secondo/seconda terzo/terza quarto/quarta quinto/quinta sesto/sesta settimo/settima ottavo/ottava "
     "nono/nona decimo/decima undicesimo/undicesima dodicesimo/dodicesima tredicesimo/tredicesima "
     "quattordicesimo/quattordicesima quindicesimo/quindicesima sedicesimo/sedicesima diciassettesimo/diciassettesima "
@@ -40,12 +55,9 @@ FROM_ONE = (
     "dezesseis/dezasseis dezessete/dezassete dezoito dezenove/dezanove",
     "primeiro/primeira segundo/segunda terceiro/terceira quarto/quarta quinto/quinta sexto/sexta setimo/setima "
     "oitavo/oitava nono/nona decimo/decima",
-    "eins/ein zwei drei vier funf sechs sieben acht neun zehn elf zwolf dreizehn vierzehn funfzehn sechzehn siebzehn "
-    "achtzehn neunzehn",
-    "een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien zestien zeventien "
-    "achttien negentien",
-    "eerste tweede derde vierde vijfde zesde zevende achtste negende tiende elfde twaalfde dertiende veertiende "
-    "vijftiende zestiende zeventiende achttiende negentiende",
+    GERMAN,
+    DUTCH,
+    DUTCH_ORDINALS,
     "один/одна два/две три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать "
     "четырнадцать пятнадцать шестнадцать семнадцать восемнадцать девятнадцать",
 )
@@ -66,6 +78,7 @@ TENS = (
     "двадцать тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят девяносто",
 )
 GERMAN_TENS = "zwanzig dreissig/dreißig vierzig funfzig sechzig siebzig achtzig neunzig"
+ITALIAN_TENS = "trenta quaranta cinquanta sessanta settanta ottanta novanta"
 DUTCH_TENS = "twintig dertig veertig vijftig zestig zeventig tachtig negentig"
 # Stems that take adjective endings.
 GERMAN_STEMS = (
@@ -81,8 +94,8 @@ RUSSIAN_TEN_STEMS = "двадцат тридцат сороков пятидес
 RUSSIAN_ENDINGS = ("ыи", "ои", "ая", "ое", "ии", "ья", "ье")
 POWERS = {
     "hundred": 100, "hundredth": 100, "cent": 100, "cents": 100, "centieme": 100, "hundert": 100, "cien": 100,
-    "ciento": 100, "centesimo": 100, "cento": 100, "honderd": 100, "сто": 100, "thousand": 1000, "thousandth": 1000,
-    "mille": 1000, "mil": 1000, "tausend": 1000, "duizend": 1000,
+    "cem": 100, "ciento": 100, "centesimo": 100, "cento": 100, "honderd": 100, "сто": 100, "thousand": 1000,
+    "thousandth": 1000, "mille": 1000, "mil": 1000, "tausend": 1000, "duizend": 1000,
 }  # fmt: skip
 
 
@@ -92,8 +105,16 @@ def _values(words: str, *, start: int = 1, step: int = 1) -> Iterable[tuple[str,
             yield word, start + position * step
 
 
+def _after(hundreds: Iterable[str], below: Iterable[tuple[str, int]]) -> Iterable[tuple[str, int]]:
+    """`below`, and the same written together with a word for hundred: `hundertdreiundzwanzig`."""
+    for word, value in below:
+        yield word, value
+        yield from ((hundred + word, 100 + value) for hundred in hundreds)
+
+
 def _german() -> Iterable[tuple[str, int]]:
     units = [*_values("ein zwei drei vier funf sechs sieben acht neun")]
+    yield from _values(GERMAN)
     for stem, value in _values(GERMAN_STEMS):
         yield from ((stem + ending, value) for ending in GERMAN_ENDINGS)
     for ten, value in _values(GERMAN_TENS, start=20, step=10):
@@ -104,13 +125,24 @@ def _german() -> Iterable[tuple[str, int]]:
 
 def _dutch() -> Iterable[tuple[str, int]]:
     units = [*_values("een twee drie vier vijf zes zeven acht negen")]
+    yield from (*_values(DUTCH), *_values(DUTCH_ORDINALS))
     for ten, value in _values(DUTCH_TENS, start=20, step=10):
         for word, its in ((ten, value), *((f"{unit}en{ten}", value + plus) for unit, plus in units)):
             yield from ((word, its), (f"{word}ste", its))
 
 
+def _italian() -> Iterable[tuple[str, int]]:
+    yield from _values(ITALIAN)
+    for ten, value in _values(ITALIAN_TENS, start=30, step=10):
+        yield ten, value
+        for unit, plus in _values("uno due tre quattro cinque sei sette otto nove"):
+            word = (ten[:-1] if unit in ("uno", "otto") else ten) + unit  # trentuno, trentotto
+            stem = word if unit in ("tre", "sei") else word[:-1]  # trentatreesimo, trentunesimo
+            yield from ((word, value + plus), (f"{stem}esimo", value + plus), (f"{stem}esima", value + plus))
+
+
 def _russian() -> Iterable[tuple[str, int]]:
-    for stems, start, step in ((RUSSIAN_STEMS, 1, 1), (RUSSIAN_TEN_STEMS, 20, 10)):
+    for stems, start, step in ((RUSSIAN_STEMS, 1, 1), (RUSSIAN_TEN_STEMS, 20, 10), ("сот", 100, 1)):
         for stem, value in _values(stems, start=start, step=step):
             yield from ((stem + ending, value) for ending in RUSSIAN_ENDINGS)
 
@@ -123,4 +155,6 @@ def number_words() -> dict[str, int]:
         words |= dict(_values(table))
     for table in TENS:
         words |= dict(_values(table, start=20, step=10))
-    return words | dict(_german()) | dict(_dutch()) | dict(_russian())
+    words |= dict(_after(("hundert", "einhundert", "hundertund"), _german()))
+    words |= dict(_after(("honderd", "honderden"), _dutch()))
+    return words | dict(_after(("cento",), _italian())) | dict(_russian())

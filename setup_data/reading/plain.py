@@ -89,6 +89,22 @@ def _breaks_word(text: str, start: int) -> bool:
     return text[max(0, start - 2) : start] == "-\n" and text[start - 3].isalpha() and text[start : start + 1].islower()
 
 
+def _indented_starts(text: str, start: int, end: int) -> Iterator[int]:
+    """Where an indented line begins, or a heading at the margin that an indented line follows."""
+    lines = list(_lines(text, start, end))
+    for (a, b), (following, _) in pairwise([*lines, (end, end)]):
+        is_before_indent = following < end and text[following] in " \t"
+        if text[a] in " \t" or (is_before_indent and _is_heading(text[a:b])):
+            yield a
+
+
+def _is_heading(line: str) -> bool:
+    if not may_be_heading(line):
+        return False
+    head = worded_head(0, line) or number_head(0, line)
+    return head is not None and head.kind in ("chapter", "division", "special", "number")
+
+
 def _paragraphs(text: str, chunk: Range, layout: Layout) -> list[Range]:
     """A chunk's paragraphs, where blank lines are not what separates them."""
     start, end = chunk
@@ -96,7 +112,7 @@ def _paragraphs(text: str, chunk: Range, layout: Layout) -> list[Range]:
         starts = [a for a, _ in _lines(text, start, end)]
         return _cut_at(text, start, end, [a for a in starts if not _breaks_word(text, a)])
     if layout.by_indent:
-        return _cut_at(text, start, end, [a for a, _ in _lines(text, start, end) if text[a] in " \t"])
+        return _cut_at(text, start, end, _indented_starts(text, start, end))
     return [_trim(text, start, end)]
 
 

@@ -58,6 +58,11 @@ LISTED = "CONTENTS\n\nCHAPTER I. The Lamp\nCHAPTER II. The Stair\nCHAPTER III. T
 THREE = ("The Lamp", "The Stair", "The Well")
 NAV_THREE = "<ol>" + "".join(f'<li><a href="c{i}.xhtml">{name}</a></li>' for i, name in enumerate(THREE)) + "</ol>"
 
+PAST_TWENTY = ("Nineteen", "Twenty", "Twenty-One", "Twenty-Two", "Twenty-Three")
+INDENTED = (
+    "    The rain came over the hill before noon and stayed\nuntil the lamps were lit.\n"
+    "    Nobody on the quay looked up, since the boats had\nbeen in since morning."
+)
 TITLE_PAGE = "THE FERRYMAN OF THE QUAY\n\nby A. N. Author\n\n\n\n"
 NUMBERED_PARTS = ("BOOK ONE\n\n\n1", "2", "3", "BOOK TWO\n\n\n1", "2", "3")
 SPELLED = tuple(
@@ -219,6 +224,44 @@ CHAPTERS = [
         kind="stories with numbers inside",
         text=plain("THE LAMP\n\nI", "II", "THE STAIR", "THE WELL\n\nI", "II"),
         heads=("THE LAMP", "THE STAIR", "THE WELL"),
+    ),
+    same("bare spelled numbers past twenty, in title case", *PAST_TWENTY),
+    same("bare Italian numbers past thirty", "Trentadue", "Trentatré", "Trentaquattro"),
+    same("bare German numbers past a hundred", "Hundertzwei", "Hundertdrei", "Hundertvier"),
+    same("a word that nobody taught the reader, spelled numbers", "Day One", "Day Two", "Day Three"),
+    same("Romans whose titles begin with a small word", "I. The Lamp", "II. of rain and wells", "III. The Well"),
+    MadeBook(
+        kind="a spelled number inside a title is none",
+        text=plain(
+            "Twenty", "Twenty-One", "Twenty-Two", text=f"{TEXT}\n\nOne-Eyed Jack\n\n{TEXT}\n\nTWO-FACED TOM\n\n{TEXT}"
+        ),
+        heads=("Twenty", "Twenty-One", "Twenty-Two"),
+        present=("TWO-FACED TOM",),
+    ),
+    MadeBook(
+        kind="titles with one blank line more than paragraphs have",
+        text=plain("The Lamp", "The Stair at Night", "The Well", front="THE FERRYMAN\n\nby A. N. Author"),
+        heads=("The Lamp", "The Stair at Night", "The Well"),
+    ),
+    MadeBook(
+        kind="a part's title in capitals below it, far above the number",
+        text=plain(
+            "PART I.\n\nTHE OLD HOUSE\n\n\n1. The Lamp",
+            "2. The Stair",
+            "PART II.\n\nTHE NEW HOUSE\n\n\n3. The Well",
+            "4. The Door",
+        ),
+        heads=(
+            "PART I: THE OLD HOUSE, 1. The Lamp",
+            "PART I: THE OLD HOUSE, 2. The Stair",
+            "PART II: THE NEW HOUSE, 3. The Well",
+            "PART II: THE NEW HOUSE, 4. The Door",
+        ),
+    ),
+    MadeBook(
+        kind="headings at the margin of indented paragraphs, no blank lines",
+        text="".join(f"{head}\n{INDENTED}\n" for head in ("CHAPTER I", "CHAPTER II", "CHAPTER III")),
+        heads=("CHAPTER I", "CHAPTER II", "CHAPTER III"),
     ),
     same("titles in capitals alone", "THE LAMP", "THE STAIR", "THE WELL"),
     MadeBook(
