@@ -66,6 +66,8 @@ class Cleaner:
         paragraphs: list[str] = []
         last: int | None = None
         for index in blocks:
+            if self.source.blocks[index].name:
+                continue  # what the navigation calls a place is no word of the book
             text = self.paragraph(self.source.raw(index))
             if not text:
                 continue

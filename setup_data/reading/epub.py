@@ -116,7 +116,6 @@ def read_package(archive: zipfile.ZipFile) -> Package:
     nav: list[NavPoint] = []
     if nav_item is not None and file_of(nav_item) in archive.namelist():
         nav = _nav_points(_parse_xml(_read(archive, file_of(nav_item))), file_of(nav_item))
-        pages = [page for page in pages if page[0] != file_of(nav_item)]
     if not nav and ncx_item is not None and file_of(ncx_item) in archive.namelist():
         nav = _ncx_points(_parse_xml(_read(archive, file_of(ncx_item))), file_of(ncx_item))
     titles = [one_line("".join(title.itertext())) for title in _all(root, "title")]

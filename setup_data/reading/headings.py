@@ -182,12 +182,21 @@ def _lists_several(text: str) -> bool:
     return any(worded_head(0, line) or number_head(0, line) for line in lines)
 
 
+def is_heading(line: str) -> bool:
+    """Whether a line says that it is a chapter, a part, a prologue or a number."""
+    return _story_head(line) is not None
+
+
+def _story_head(line: str) -> Head | None:
+    head = (worded_head(0, line) or number_head(0, line)) if may_be_heading(line) else None
+    return head if head and head.kind in ("chapter", "division", "special", "number") else None
+
+
 def _entry_head(line: str) -> Head | None:
     """The chapter, part or number that a line of a contents table lists."""
     if len(line) > MAX_LISTED_LINE_CHARS or not may_be_heading(line):
         return None
-    head = worded_head(0, line) or number_head(0, line) or _spaced_head(_stripped(line))
-    return head if head and head.kind in ("chapter", "division", "special", "number") else None
+    return _story_head(line) or _spaced_head(_stripped(line))
 
 
 def _spaced_head(line: str) -> Head | None:

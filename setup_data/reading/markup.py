@@ -11,6 +11,7 @@ from lxml import etree, html
 
 from openrlhf.errors import UserError
 from setup_data.reading.decode import Decoded, decode
+from setup_data.reading.headings import is_heading
 from setup_data.reading.plain import plain_blocks
 from setup_data.reading.source import MARK_END, NOTE_MARK, PAGE_MARK, AccountError, Block, Fate, Source
 
@@ -32,8 +33,14 @@ PICTURE_WORDS = frozenset("figcenter figleft figright caption illustration illus
 LICENCE_WORDS = frozenset("pg-header pg-footer pg-boilerplate pgheader pgfooter".split())
 MARKER_TEXT = re.compile(r"[\[({]?(?:\d{1,4}|[a-z]|[*†‡§]+|[ivx]{1,5})[\])}]?", re.IGNORECASE)
 HEADING_TAG = re.compile(r"h([1-6])")
+HEADING_TAGS = tuple(f"h{level}" for level in range(1, 7))
 EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 DECLARED = re.compile(rb"<(?:meta[^>]{0,200}charset|\?xml[^>]{0,100}encoding)=[\"']?([\w-]{2,20})", re.IGNORECASE)
+# Soft hyphens and what nobody sees, as entities; decode.py takes out the characters.
+UNSEEN_ENTITIES = re.compile(
+    r"&(?:shy|ZeroWidthSpace|NoBreak|zwnj|#0*(?:173|8203|8204|8288|65279)|#x0*(?:ad|200b|200c|2060|feff));",
+    re.IGNORECASE,
+)
 XML_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 # A run of this many blocks that are links and nothing else is a contents table.
 MIN_LINKED = 3
@@ -41,6 +48,8 @@ TAGS = re.compile(rf"<!--.*?-->|<(head|{'|'.join(SKIPPED_TAGS)})\b[^>]*>.*?</\1\
 MIN_PARSED_SHARE = 0.9
 MAX_ROW_CHARS = 200
 BREAK = "\n"
+LINE_BREAK = "\ue000"  # a `<br>` until the block is finished
+PARAGRAPH_BREAK = re.compile(rf"{LINE_BREAK}\s*{LINE_BREAK}[\s{LINE_BREAK}]*")
 
 
 def _words_of(element: etree._Element) -> frozenset[str]:
@@ -75,7 +84,7 @@ def _is_internal(href: str) -> bool:
 def _is_data_table(table: etree._Element) -> bool:
     """Whether a table has rows of short cells; others only arrange a page's text."""
     rows = list(table.iter("tr"))
-    if not rows or next(table.iter(*(f"h{level}" for level in range(1, 7))), None) is not None:
+    if not rows or next(table.iter(*HEADING_TAGS), None) is not None:
         return False
     lengths = sorted(len("".join(row.itertext())) for row in rows)
     return lengths[len(lengths) // 2] <= MAX_ROW_CHARS
@@ -117,12 +126,14 @@ class Walker:
     length: int = 0
     line: int = 0
     _inline: list[str] = field(default_factory=list)
+    _alts: list[str] = field(default_factory=list)
+    _pictures_may_head: bool = False
     _chars: Counter[bool] = field(default_factory=Counter)
 
     def page(self, body: etree._Element, name: str = "") -> None:
         """Walks a page; without recursion, since pages nest as deep as they like."""
-        context = _Context()
-        contexts = [context]
+        self._pictures_may_head = sum(1 for _ in body.iter(*HEADING_TAGS)) <= 1
+        contexts = [_Context()]
         if name:
             self.ids.setdefault(name, len(self.blocks))
         for event, element in etree.iterwalk(body, events=("start", "end", "comment", "pi")):
@@ -161,12 +172,15 @@ class Walker:
         )
         context = self._open_marker(element, tag, words, context)
         if tag == "br":
-            self._add(BREAK if context.is_pre else "\ue000", context)
+            self._add(BREAK if context.is_pre else LINE_BREAK, context)
         elif tag in CELL_TAGS:
             self._add(" ", context)
-        elif tag == "img" and context.level is not None and (alt := element.get("alt") or element.get("title")):
-            self.num_alt_chars += len("".join(alt.split()))
-            self._add(f" {alt} ", context)
+        elif tag == "img" and (alt := element.get("alt") or element.get("title")):
+            if context.level is not None:
+                self.num_alt_chars += num_visible(alt)
+                self._add(f" {alt} ", context)
+            elif self._pictures_may_head:
+                self._alts.append(alt)
         self._add(element.text, context)
         return context
 
@@ -204,18 +218,29 @@ class Walker:
             self._chars[context.in_link] += sum(char.isalpha() for char in text)
 
     def _flush(self, context: _Context) -> None:
+        text = "".join(self._inline)
         if context.is_pre:
-            self._flush_pre("".join(self._inline).replace("\ue000", BREAK), context)
+            self._flush_pre(text.replace(LINE_BREAK, BREAK), context)
             return
-        text = "".join(self._inline).replace("\ue000", BREAK)
-        links, plain = self._chars[True], self._chars[False]
-        self._inline.clear()
-        self._chars.clear()
+        is_link = self._chars[True] > 0 and self._chars[False] == 0 and context.level is None
+        alt = " ".join(" ".join(self._alts).split())
+        self._clear()
+        if not text.strip() and alt and is_heading(alt):
+            self.num_alt_chars += num_visible(alt)
+            text = alt
+        for part in PARAGRAPH_BREAK.split(text) if context.level is None else [text]:
+            self._add_block(part.replace(LINE_BREAK, BREAK), context, is_link=is_link)
+
+    def _clear(self) -> None:
+        for collected in (self._inline, self._alts, self._chars):
+            collected.clear()
+
+    def _add_block(self, text: str, context: _Context, *, is_link: bool) -> None:
         lines = (" ".join(line.split(" ")).strip() for line in text.split(BREAK))
         text = BREAK.join(re.sub(r"[^\S\n]+", " ", line) for line in lines if line)
         if not text.strip():
             return
-        if links > 0 and plain == 0 and context.level is None:
+        if is_link:
             self.linked.add(len(self.blocks))
         self.blocks.append(
             Block(
@@ -228,8 +253,7 @@ class Walker:
 
     def _flush_pre(self, text: str, context: _Context) -> None:
         """Preformatted text: its paragraphs, as in a plain text file."""
-        self._inline.clear()
-        self._chars.clear()
+        self._clear()
         if not text.strip():
             return
         self.blocks += [
@@ -263,6 +287,7 @@ class Walker:
 def parse_body(text: str) -> tuple[etree._Element, str | None]:
     """A page's body without scripts and the like, and its title. Raises UserError where there is none."""
     parser = html.HTMLParser(huge_tree=True)
+    text = UNSEEN_ENTITIES.sub("", text) if "&" in text else text
     try:
         root = html.document_fromstring(XML_DECLARATION.sub("", text), parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from setup_data.reading.decode import Decoded
-from setup_data.reading.headings import listed_heads, may_be_heading, number_head, worded_head
+from setup_data.reading.headings import is_heading, listed_heads, may_be_heading, number_head, worded_head
 from setup_data.reading.source import Block, Fate, Source
 
 CHUNK = re.compile(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*")  # lines up to a blank one
@@ -94,15 +94,8 @@ def _indented_starts(text: str, start: int, end: int) -> Iterator[int]:
     lines = list(_lines(text, start, end))
     for (a, b), (following, _) in pairwise([*lines, (end, end)]):
         is_before_indent = following < end and text[following] in " \t"
-        if text[a] in " \t" or (is_before_indent and _is_heading(text[a:b])):
+        if text[a] in " \t" or (is_before_indent and is_heading(text[a:b])):
             yield a
-
-
-def _is_heading(line: str) -> bool:
-    if not may_be_heading(line):
-        return False
-    head = worded_head(0, line) or number_head(0, line)
-    return head is not None and head.kind in ("chapter", "division", "special", "number")
 
 
 def _paragraphs(text: str, chunk: Range, layout: Layout) -> list[Range]:

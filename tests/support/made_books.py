@@ -701,6 +701,35 @@ MARKUP = [
         absent=("A note", "Pg 12"),
     ),
     MadeBook(
+        kind="HTML: a picture alone in a paragraph is the heading",
+        suffix=".html",
+        text=f"<p><img alt='CHAPTER I'></p>{P}<p><img alt='A lamp, burning'></p><p><img alt='CHAPTER II'></p>{P}",
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("burning",),
+    ),
+    MadeBook(
+        kind="HTML: two line breaks end a paragraph",
+        suffix=".html",
+        text="<div>" + "<br><br>".join(f"CHAPTER {n}<br>\n<br>{TEXT}" for n in ("I", "II")) + "</div>",
+        heads=("CHAPTER I", "CHAPTER II"),
+    ),
+    MadeBook(
+        kind="HTML: soft hyphens as entities",
+        suffix=".html",
+        text=f"<h2>I</h2><p>The fer&shy;ry&#173;man&#xAD;'s lamp&#8203; was lit.</p>{P}<h2>II</h2>{P}",
+        heads=("I", "II"),
+        present=("The ferryman's lamp was lit.",),
+    ),
+    MadeBook(
+        kind="EPUB: pages without marked headings, of which the navigation names the first alone",
+        suffix=".epub",
+        text=make_epub(
+            [(f"c{i}.xhtml", f"<p>CHAPTER {number}</p>{P}") for i, number in enumerate(("ONE", "TWO", "THREE"))],
+            nav="<ol><li><a href='c0.xhtml'>Start</a></li></ol>",
+        ),
+        heads=("CHAPTER ONE", "CHAPTER TWO", "CHAPTER THREE"),
+    ),
+    MadeBook(
         kind="EPUB: navigation names pages without headings",
         suffix=".epub",
         text=make_epub([(f"c{i}.xhtml", P) for i in range(3)], nav=NAV_THREE),
