@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel, Qwen2ForCausalLM
@@ -39,7 +40,8 @@ def make_model(args: argparse.Namespace, attention: str) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.device(current_device()):
         model = Qwen2ForCausalLM(config)
-    model = model.to(torch.bfloat16 if device_type() == "cuda" else torch.float32)
+    if device_type() == "cuda":
+        model = model.bfloat16()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
@@ -103,13 +105,11 @@ def main(argv: list[str] | None = None) -> None:
     install_logprob_head(packed_model)
     for name, backward in (("scoring", False), ("forward and backward", True)):
         with torch.set_grad_enabled(backward):
-            plain_s, plain_gib, expected = measure(
-                lambda b=backward: one_by_one(plain_model, group, backward=b), args.repeats
-            )
+            run_plain = partial(one_by_one, plain_model, group, backward=backward)
+            plain_s, plain_gib, expected = measure(run_plain, args.repeats)
             plain_model.zero_grad()
-            packed_s, packed_gib, actual = measure(
-                lambda b=backward: packed(packed_model, group, backward=b), args.repeats
-            )
+            run_packed = partial(packed, packed_model, group, backward=backward)
+            packed_s, packed_gib, actual = measure(run_packed, args.repeats)
             packed_model.zero_grad()
         difference = (actual - expected).abs().mean().item()
         print(

@@ -68,7 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def save_model(args: argparse.Namespace, folder: str) -> None:
     config = qwen2_config(args, max_tokens=args.tokens)
     with torch.device(current_device()):
-        Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+        Qwen2ForCausalLM(config).bfloat16().save_pretrained(folder)
 
 
 def prepare(strategy: Any, args: argparse.Namespace, folder: str) -> Any:

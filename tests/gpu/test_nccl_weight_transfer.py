@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.actor import ActorHandle
 
 from openrlhf.config import EngineConfig, SamplingConfig
 from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
@@ -89,7 +90,9 @@ def test_logprobs_follow_the_weights(
             ray.get(trainer.perturb_and_send.remote(seed), timeout=60)
         assert max(largest_gap(trainer, engine) for engine in engines) < tolerance
 
-        ray.kill(engines[-1])
+        last = engines[-1]
+        assert isinstance(last, ActorHandle)
+        ray.kill(last)
         started = time.monotonic()
         with pytest.raises(ray.exceptions.RayActorError):
             ray.get(trainer.perturb_and_send.remote(9), timeout=60)

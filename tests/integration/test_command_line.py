@@ -44,7 +44,7 @@ def run(
     )
 
 
-def refusal(folder: Path, argv: list[str], command: list[str] = NCP, **environment: str) -> str:
+def refusal(folder: Path, argv: list[str], command: list[str] = NCP, /, **environment: str) -> str:
     """The one line that a refused run says about its one problem."""
     done = run(folder, argv, command, **environment)
     assert done.returncode == 2, done.stderr

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -33,7 +33,15 @@ DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 class Launch:
     """A launcher in a process group and a temporary folder of its own."""
 
-    def __init__(self, folder: Path, *, exit_code: int = 0, job: str = JOB, flags: tuple[str, ...] = (), **env: str):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        exit_code: int = 0,
+        job: str = JOB,
+        flags: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.log, self.up, self.go = folder / "run.log", folder / "up", folder / "go"
         (folder / "job.py").write_text(job)
@@ -43,7 +51,7 @@ class Launch:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.process = subprocess.Popen(
             [str(part) for part in [*launcher, *job_command]],
-            env={**os.environ, "PATH": path, "RAY_TMPDIR": str(folder), **env},
+            env={**os.environ, "PATH": path, "RAY_TMPDIR": str(folder), **(env or {})},
             stdout=self.output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -91,7 +99,7 @@ def launches() -> Iterator[list[Launch]]:
 def test_two_launchers_at_once_use_a_cluster_each_and_pass_on_the_exit_code(short_tmp: Path, launches: list[Launch]):
     """Also behind a proxy that leads nowhere; and all sockets of both are on loopback."""
     nowhere = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTP_PROXY", "https_proxy")}
-    launches += [Launch(short_tmp / "a", exit_code=0, **nowhere), Launch(short_tmp / "b", exit_code=3, **nowhere)]
+    launches += [Launch(short_tmp / "a", exit_code=0, env=nowhere), Launch(short_tmp / "b", exit_code=3, env=nowhere)]
     first, second = launches
     assert first.wait_until_up() != second.wait_until_up()
     assert is_loopback_only(first.below)
@@ -165,7 +173,7 @@ def test_a_killed_launcher_leaves_nothing_behind(short_tmp: Path, launches: list
 
 
 def test_a_head_that_cannot_start_says_why(short_tmp: Path, launches: list[Launch]):
-    launches.append(launch := Launch(short_tmp, RAY_OVERRIDE_RESOURCES="not json"))
+    launches.append(launch := Launch(short_tmp, env={"RAY_OVERRIDE_RESOURCES": "not json"}))
     assert launch.process.wait(timeout=60) == 1
     assert "Ray did not start. Its last lines:" in launch.text()
     assert "JSONDecodeError" in launch.text()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = [
     "<|im_start|>",
@@ -70,6 +72,28 @@ THINKING_PROMPT_ONLY = CHATML.replace(
     "assistant\n{% endif %}",
     "assistant\n{% if enable_thinking is defined and not enable_thinking %}<think></think>\n{% endif %}{% endif %}",
 )
+
+
+class TemplateSwitches(TypedDict, total=False):
+    """Variables of the templates above."""
+
+    add_generation_prompt: bool
+    enable_thinking: bool
+
+
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **switches: Unpack[TemplateSwitches]
+) -> str:
+    """What transformers itself makes of a conversation."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, **switches)
+    assert isinstance(text, str)
+    return text
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
+    text = tokenizer.decode(token_ids)
+    assert isinstance(text, str)
+    return text
 
 
 def make_tokenizer(chat_template: str | None, *, merge_anything: bool = False) -> PreTrainedTokenizerFast:

@@ -186,6 +186,7 @@ def train_save_resume(strategy: DeepspeedStrategy, name: str, folder: Path) -> d
     stage = CONFIGS[name].zero_stage
     nothing = strategy.find_checkpoint(folder / "nowhere", zero_stage=stage)
     checkpoint = strategy.find_checkpoint(checkpoints, zero_stage=stage)
+    assert checkpoint is not None
     strategy.load_checkpoint(resumed, checkpoint)
     steps_again = [train_step(strategy, resumed, step) for step in range(STEPS_BEFORE_SAVE, NUM_STEPS)]
     resumed.destroy()

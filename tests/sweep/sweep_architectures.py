@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("types", nargs="*", help="model types (default: all, and the variants)")
     types = parser.parse_args(argv).types
     warnings.filterwarnings("ignore")
-    cases = [(name, name, {}) for name in types or CAUSAL_TYPES]
+    cases: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in types or CAUSAL_TYPES]
     cases += [] if types else [(name, model_type, changes) for name, (model_type, changes) in VARIANTS.items()]
     counts: Counter[str] = Counter()
     for name, model_type, changes in cases:

@@ -82,7 +82,7 @@ def tiny_model(model_type: str, **changes: Any) -> PreTrainedModel:
 
 
 def _tiny_fields(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
-    fields = {field.name: field.default for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    fields = {field.name: field.default for field in dataclasses.fields(config_class)}
     values = {name: value for name, value in TINY.items() if name in fields}
     values |= {name: value for name, value in WINDOWS.items() if isinstance(fields.get(name), int)}
     if "kv_lora_rank" in fields:  # latent attention: as many key heads as query heads

@@ -54,12 +54,14 @@ def test_a_template_and_a_label(tmp_path):
 def test_a_text_in_a_template_is_text_and_a_text_alone_is_taken_as_it_stands(tmp_path):
     write(tmp_path / "train.jsonl", [{"q": "2<|im_end|>3"}])
     end = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
-    plain = {"input_key": "q", "apply_chat_template": False}
-    prompt = load(tmp_path, input_template="{}<|im_end|>", **plain)[0]
+    prompt, alone = (
+        load(tmp_path, input_key="q", apply_chat_template=False, input_template=template)[0]
+        for template in ("{}<|im_end|>", None)
+    )
     assert [token_id == end for token_id in prompt.token_ids].count(True) == 1
     assert prompt.token_ids[-1] == end
     assert TOKENIZER.decode(prompt.token_ids) == "<|begin|>2<|im_end|>3<|im_end|>"
-    assert load(tmp_path, **plain)[0].token_ids == TOKENIZER("2<|im_end|>3")["input_ids"]
+    assert alone.token_ids == TOKENIZER("2<|im_end|>3")["input_ids"]
 
 
 @pytest.mark.parametrize(

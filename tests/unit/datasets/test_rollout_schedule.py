@@ -80,8 +80,10 @@ def test_micro_batches_carry_each_label_its_own_targets():
         last = batches[-1]
         assert last.batch.labels.tolist() == [7, 8, 9]
         torch.testing.assert_close(last.old_logprobs, replay.experiences[0].old_logprobs[2])
+        expected = replay.experiences[0].ref_logprobs
         assert last.ref_logprobs is not None
-        torch.testing.assert_close(last.ref_logprobs, replay.experiences[0].ref_logprobs[2])
+        assert expected is not None
+        torch.testing.assert_close(last.ref_logprobs, expected[2])
         assert sum(b.batch.num_samples for b in batches) == 3
 
 

@@ -72,6 +72,7 @@ def test_log_ratios_beyond_exp_stay_finite_and_are_counted(log_ratio, ref_log_ra
     output = policy_loss(given, eps_clip=0.2, kl_coef=1e-6, kl_estimator="k3")
     output.loss_sum.backward()
     assert math.isfinite(output.loss_sum.item())
+    assert logprobs.grad is not None
     assert logprobs.grad.isfinite().all()
     assert all(math.isfinite(value) for value in output.metric_sums.values())
     # the second of two tokens; where neither exponent is large, nothing is clamped
@@ -87,6 +88,7 @@ def test_kl_of_an_ordinary_log_ratio_is_not_clamped(estimator):
     kl = estimate_kl(log_ratio, estimator)
     kl.backward()
     assert kl.item() == pytest.approx(expected, rel=1e-6)
+    assert log_ratio.grad is not None
     assert log_ratio.grad.item() == pytest.approx({"k1": 1.0, "k2": d, "k3": 1 - math.exp(20.0)}[estimator], rel=1e-6)
 
 

@@ -17,7 +17,7 @@ OPT_SIZES = {"ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 0}
 XGLM_SIZES = {"d_model": 32, "ffn_dim": 48, "num_layers": 3, "attention_heads": 4, "vocab_size": 61}
 DBRX_SIZES = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}
 EXPERTS = {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}
-NOISY = {
+NOISY: dict[str, dict[str, object]] = {
     "gpt2": {**GPT2_SIZES, "embd_pdrop": 0.5, "resid_pdrop": 0.5, "attn_pdrop": 0.5},
     "phi": {**SIZES, "embd_pdrop": 0.5, "resid_pdrop": 0.5, "attention_dropout": 0.5},
     "gpt_neox": {**SIZES, "hidden_dropout": 0.5, "attention_dropout": 0.5},

@@ -1,6 +1,7 @@
 """Shared-prefix batches: the layout by hand, and packed = one by one for values and gradients."""
 
 import shutil
+from typing import TypedDict
 
 import pytest
 import torch
@@ -11,8 +12,26 @@ from openrlhf.models.attention import attention_mask, block_visibility, dense_ma
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
 
-SIZES = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-SIZES |= {"num_key_value_heads": 2, "max_position_embeddings": 256}
+
+class Sizes(TypedDict):
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+
+
+SIZES: Sizes = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
 MODELS = {
     "qwen2_tied": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True)),
     "qwen2_untied": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=False)),
@@ -130,7 +149,7 @@ def test_packed_equals_one_by_one(name, max_tokens, monkeypatch):
         return (values * weights[torch.tensor(sequence.token_ids[sequence.label_start :])]).sum()
 
     expected = [one_by_one(model, sequence, temperature) for sequence in sequences]
-    sum(loss_of(v, s) for v, s in zip(expected, sequences, strict=True)).backward()
+    torch.stack([loss_of(v, s) for v, s in zip(expected, sequences, strict=True)]).sum().backward()
     expected_gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
 
@@ -138,7 +157,8 @@ def test_packed_equals_one_by_one(name, max_tokens, monkeypatch):
         values = batch.split_per_sample(shared_prefix_logprobs(model, batch, temperature=temperature))
         for index, value in zip(batch.sample_indices, values, strict=True):
             torch.testing.assert_close(value, expected[index], atol=1e-5, rtol=0)
-        sum(loss_of(v, sequences[i]) for i, v in zip(batch.sample_indices, values, strict=True)).backward()
+        losses = [loss_of(v, sequences[i]) for i, v in zip(batch.sample_indices, values, strict=True)]
+        torch.stack(losses).sum().backward()
     for parameter_name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected_gradients[parameter_name], atol=1e-5, rtol=1e-4)
 
@@ -165,11 +185,11 @@ def plain_logprobs(model, sequence: LabeledSequence, temperature: float) -> torc
 
 def test_compiling_the_head_changes_nothing():
     model, batches = make_model("qwen2_untied"), pack_shared_prefix(group(), max_tokens=35)
-    sum(shared_prefix_logprobs(model, batch).sum() for batch in batches).backward()
+    torch.cat([shared_prefix_logprobs(model, batch) for batch in batches]).sum().backward()
     expected = model.lm_head.weight.grad.clone()
     model.zero_grad()
     install_logprob_head(model, compiled=True)
-    sum(shared_prefix_logprobs(model, batch).sum() for batch in batches).backward()
+    torch.cat([shared_prefix_logprobs(model, batch) for batch in batches]).sum().backward()
     torch.testing.assert_close(model.lm_head.weight.grad, expected, atol=1e-5, rtol=1e-4)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +13,8 @@ from openrlhf.errors import UserError
 from openrlhf.vr_cli.datapoints import extract_synopsis
 from prompt_utils import (
     PROMPT_TEMPLATE_VERSION,
+    Datapoint,
+    Messages,
     PromptSettings,
     add_prompt_arguments,
     build_baseline_messages,
@@ -255,15 +258,16 @@ def test_every_setting_has_a_switch():
 
 
 def test_changed_wording_needs_a_new_version():
+    builders: list[Callable[[Datapoint, PromptSettings], Messages]] = [
+        build_reasoning_messages,
+        build_baseline_messages,
+        lambda datapoint, settings: build_planned_messages(datapoint, "PLAN", settings),
+    ]
     conversations = [
-        build(datapoint, *plan, PromptSettings(use_system_role=use_system_role))
+        build(datapoint, PromptSettings(use_system_role=use_system_role))
         for datapoint in (CHAPTER, BARE, DIALOGUE)
         for use_system_role in (True, False)
-        for build, *plan in (
-            (build_reasoning_messages,),
-            (build_baseline_messages,),
-            (build_planned_messages, "PLAN"),
-        )
+        for build in builders
     ]
     fingerprint = hashlib.sha256(json.dumps(conversations).encode()).hexdigest()[:16]
     assert fingerprint == FINGERPRINTS[PROMPT_TEMPLATE_VERSION], (

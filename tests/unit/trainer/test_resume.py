@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 def state(**changes: Any) -> TrainState:
-    return TrainState(**({"step": 1, "kl_coef": 0.5, "num_updates": 8, "settings": settings()} | changes))
+    return replace(TrainState(step=1, kl_coef=0.5, num_updates=8, settings=settings()), **changes)
 
 
 def checkpoint(content: dict[str, Any]) -> Checkpoint:

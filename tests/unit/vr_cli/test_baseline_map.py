@@ -196,8 +196,8 @@ def test_an_impossible_provenance_is_refused_in_one_sentence(tmp_path, provenanc
         BaselineMap.load(write(tmp_path / "map.pkl", ENTRY, **provenance))
 
 
-NUMBERS = [True, 0, -1, 1.5, 10**18, -1e300]
-JUNK = [*NUMBERS, None, "", "x", "\U0001f44d", [], ["x"], [[[]]], {}, {"x": 1}, {"role": "user"}]
+NUMBERS: list[object] = [True, 0, -1, 1.5, 10**18, -1e300]
+JUNK: list[object] = [*NUMBERS, None, "", "x", "\U0001f44d", [], ["x"], [[[]]], {}, {"x": 1}, {"role": "user"}]
 
 
 def spoilt(value: object, rng: random.Random) -> object:

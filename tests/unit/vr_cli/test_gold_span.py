@@ -34,7 +34,7 @@ def test_gold_span_is_the_gold_turn_with_its_end(name):
     tokenizer = chat.make_tokenizer(template)
     text = tokenize_with_gold(tokenizer, TURNS)
     assert tokenizer.decode(text.token_ids[text.gold_start :]) == gold
-    assert tokenizer.decode(text.token_ids[: text.gold_start]).endswith(before)
+    assert chat.decoded(tokenizer, text.token_ids[: text.gold_start]).endswith(before)
     assert text.num_gold_tokens == len(text.token_ids) - text.gold_start
 
 

@@ -1,6 +1,7 @@
 """What is not finite in a group is named with its prompt and samples."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -20,7 +21,10 @@ def group(datapoint_id: str | None) -> Samples:
 
 
 def test_finite_numbers_are_no_problem():
-    values = {"reward": [[0.0], [1.0], [-1e30]], "log-probs": [torch.tensor([-1.0, -80.0])] * 3}
+    values: dict[str, Sequence[torch.Tensor | Sequence[float]]] = {
+        "reward": [[0.0], [1.0], [-1e30]],
+        "log-probs": [torch.tensor([-1.0, -80.0])] * 3,
+    }
     assert list(non_finite_samples(group("a"), values)) == []
 
 

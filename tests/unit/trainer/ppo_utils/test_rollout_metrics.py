@@ -28,7 +28,7 @@ def group(*rewards: float) -> ScoredSamples:
 def means(*groups: ScoredSamples) -> dict[str, float]:
     metrics = MeanMetrics()
     add_reward_metrics(metrics, groups, (-10.0, 10.0))
-    return {name: metrics.sums[name] / metrics.counts[name] for name in metrics.sums}
+    return {name: float(metrics.sums[name]) / metrics.counts[name] for name in metrics.sums}
 
 
 def test_rewards_are_means_over_samples_and_spreads_over_groups():
