@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from openrlhf.utils.deepspeed.library import import_deepspeed, partitioned_loadi
 from openrlhf.utils.deepspeed.optimizer import build_optimizer, build_scheduler
 from openrlhf.utils.deepspeed.parameters import restore_rotary_buffers
 from openrlhf.utils.devices import current_device, dist_backend, set_device
+from openrlhf.utils.network import LOOPBACK, is_loopback, use_interface_of
 from openrlhf.utils.rng import set_seed
 from openrlhf.utils.seeds import Stream, derive_seed
 
@@ -46,13 +48,21 @@ class DeepspeedStrategy:
         A collective waits at most `timeout` for a missing rank. Seeds the generators from seed and rank, so that ranks
         draw different numbers; what must be equal on all ranks (data order) needs a generator of its own.
 
+        Where MASTER_ADDR is loopback, rank 0's store listens there alone, where torch's own listens everywhere.
+        One that torchrun has started before is torchrun's, as it is.
+
         Raises:
+            OSError: rank 0 cannot listen on that loopback address and MASTER_PORT.
             ValueError: one of those variables is missing, or LOCAL_RANK has no GPU.
         """
         missing = [name for name in ENVIRONMENT if name not in os.environ]
         if missing:
             raise ValueError(f"set {', '.join(missing)} in the environment of every rank before setup_distributed()")
         set_device(int(os.environ["LOCAL_RANK"]))
+        is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        address = loopback_address(os.environ["MASTER_ADDR"])
+        if address and not is_torchruns and not dist.is_initialized():
+            _join_on_loopback(address, timeout)
         import_deepspeed().init_distributed(dist_backend(), auto_mpi_discovery=False, timeout=timeout)
         set_seed(derive_seed(self.seed, Stream.RANK, self.rank))
         if not self.is_rank_0():
@@ -159,6 +169,25 @@ def get_strategy(*, seed: int, timeout: timedelta = timedelta(minutes=30)) -> De
     strategy = DeepspeedStrategy(seed=seed)
     strategy.setup_distributed(timeout)
     return strategy
+
+
+def loopback_address(master: str) -> str | None:
+    """The address of MASTER_ADDR if it can only mean this machine: a host's name may mean loopback here alone."""
+    address = LOOPBACK if master == "localhost" else master
+    try:
+        return address if is_loopback(address) else None
+    except ValueError:
+        return None
+
+
+def _join_on_loopback(address: str, timeout: timedelta) -> None:
+    """Makes the process group of the environment."""
+    rank, world_size, port = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    use_interface_of(address)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listen_fd = socket.create_server((address, port), family=family).detach() if rank == 0 else None
+    store = dist.TCPStore(address, port, world_size, rank == 0, timeout, master_listen_fd=listen_fd)
+    dist.init_process_group(dist_backend(), store=store, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def _check_norm(norm: float) -> None:
