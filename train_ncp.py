@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openrlhf.cli.train_ppo_ray import launch
-from openrlhf.utils.signals import quit_at_once
+from openrlhf.utils.signals import leave, quit_at_once
 
 if TYPE_CHECKING:
     from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
@@ -34,4 +33,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     quit_at_once()  # further imports take seconds
-    sys.exit(main())
+    leave(main())

@@ -116,6 +116,23 @@ def test_a_head_that_dies_while_ray_starts_ends_the_run_and_says_so(
     assert "Traceback" not in run.text()
 
 
+@pytest.mark.parametrize(("name", "number"), [("gcs_server", signal.SIGTERM), ("raylet", signal.SIGINT)])
+def test_a_signal_while_ray_starts_ends_the_run_in_order(
+    name: str, number: signal.Signals, world: Path, tmp_path: Path
+):
+    with start(arguments(world, tmp_path), tmp_path) as run:
+        wait_until(lambda: run.named(name), alive=run.process, timeout_s=100)
+        below = run.below()
+        run.process.send_signal(number)
+        assert run.process.wait(timeout=30) == 128 + number
+        wait_until(lambda: not run.left(below), timeout_s=10)
+        assert not list(run.ray_folder.iterdir())
+        assert f"{number.name}: ending the workers" in run.text()
+        assert "There is no complete checkpoint to resume from" in run.text()
+        assert "The run ended while Ray started" not in run.text()
+        assert "Traceback" not in run.text()
+
+
 def test_a_killed_driver_leaves_nothing_behind(world: Path, tmp_path: Path):
     with start(arguments(world, tmp_path), tmp_path) as run:
         wait_until(lambda: "loading models" in run.text(), alive=run.process, timeout_s=100)

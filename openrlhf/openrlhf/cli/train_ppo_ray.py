@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from openrlhf.cli.validate import ConfigError, checked_config, context_problems,
 from openrlhf.config import TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
-from openrlhf.utils.signals import stop_signals
+from openrlhf.utils.signals import leave, stop_signals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -240,4 +239,4 @@ def _actor_class() -> type[ActorModelRayActor]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

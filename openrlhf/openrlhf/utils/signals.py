@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FIRST_SIGNAL_CODE = 128
 
 
 def name_of(number: int) -> str:
@@ -18,7 +19,19 @@ def name_of(number: int) -> str:
 
 def exit_code(number: int) -> int:
     """What a shell reports for a process that ends because of this signal."""
-    return 128 + number
+    return FIRST_SIGNAL_CODE + number
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process with `code`: after a signal at once, without what libraries do when the interpreter ends.
+
+    One that was cut off while it started may crash there (Ray does), and the exit code would be the crash's.
+    """
+    if code > FIRST_SIGNAL_CODE:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def quit_at_once() -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -92,9 +93,8 @@ def _start(folder: SessionFolder) -> None:
     # Read when Ray is imported, so that the environment comes too late for this process.
     ray_constants.ENABLE_RAY_CLUSTER = False
     # Where a process of Ray's dies while it connects, Ray's own code ends this one, and our watch cannot run meanwhile.
-    with folder.last_words(
-        "The run ended while Ray started: a process of Ray's died, or this one (killed? no memory?)"
-    ):
+    words = "The run ended while Ray started: a process of Ray's died, or this one (killed? no memory?)"
+    with _without_rays_sigterm_handler(), folder.last_words(words):
         ray.init(
             address="local",
             num_gpus=num_gpus(),
@@ -104,6 +104,17 @@ def _start(folder: SessionFolder) -> None:
             _temp_dir=str(folder.path),
         )
     show_worker_output()
+
+
+@contextmanager
+def _without_rays_sigterm_handler() -> Iterator[None]:
+    """It ends this process with code 15 and without a line; ours stays until Ray's code in C++ takes it over."""
+    set_handler = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = set_handler
 
 
 @contextmanager
