@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from setup_data.book import Chapter, chapter_key
 from setup_data.reading.choose import Outline
 from setup_data.reading.cut import Cut
+from setup_data.reading.headings import Head
 from setup_data.reading.noise import Noise
 from setup_data.reading.source import Fate
 from setup_data.reading.view import View
+
+T = TypeVar("T")
 
 MAX_CHAPTER_WORDS = 20_000
 MIN_CHAPTER_WORDS = 100
 MAX_OF_A_KIND = 10
 
 
-def cap(lines: Sequence[str], what: str) -> list[str]:
-    """The first ten lines, and how many more there are."""
-    more = len(lines) - MAX_OF_A_KIND
-    return (
-        [*lines[:MAX_OF_A_KIND], f"... and {more:,} more {what} ({len(lines):,} in all)"] if more > 0 else list(lines)
-    )
+def cap(found: Sequence[T], what: str, line: Callable[[T], str] = str) -> list[str]:
+    """The first ten as lines, and how many more there are."""
+    more = len(found) - MAX_OF_A_KIND
+    lines = [line(each) for each in found[:MAX_OF_A_KIND]]
+    return [*lines, f"... and {more:,} more {what} ({len(found):,} in all)"] if more > 0 else lines
 
 
 def find_suspicions(view: View, outline: Outline, cut: Cut, chapters: Sequence[Chapter], noise: Noise) -> list[str]:
@@ -39,7 +42,7 @@ def find_suspicions(view: View, outline: Outline, cut: Cut, chapters: Sequence[C
     found += cap(list(_lengths(chapters, keys)), "lengths")
     found += cap(list(_repeats(chapters)), "repeated headings")
     found += cap([f"the heading {head.header!r} has no text of its own" for head in cut.empty], "empty headings")
-    found += cap(list(_rejected(view, outline)), "lines that look like headings")
+    found += cap(_rejected(view, outline), "lines that look like headings", lambda head: _rejected_line(view, head))
     return found
 
 
@@ -105,8 +108,9 @@ def _repeats(chapters: Sequence[Chapter]) -> Iterator[str]:
             yield f"the heading {header!r} is repeated {count} times: a contents table, or parts without headings?"
 
 
-def _rejected(view: View, outline: Outline) -> Iterator[str]:
-    for head in outline.rejected:
-        if view.fates[head.index] is not Fate.CHAPTER:
-            continue
-        yield f"{head.header!r} ({view.source.place(head.index)}) looks like a heading and was taken for text"
+def _rejected(view: View, outline: Outline) -> list[Head]:
+    return [head for head in outline.rejected if view.fates[head.index] is Fate.CHAPTER]
+
+
+def _rejected_line(view: View, head: Head) -> str:
+    return f"{head.header!r} ({view.source.place(head.index)}) looks like a heading and was taken for text"

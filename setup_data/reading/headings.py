@@ -232,7 +232,7 @@ def may_be_heading(text: str) -> bool:
         return False
     if first[0][0].isdigit() or (first[0].isupper() and len(first[0]) < 12):
         return True
-    return any((start := WORD.search(word)) and fold(start[0]) in _starts() for word in first)
+    return any((letters := WORD.search(word)) and fold(letters[0]) in _starts() for word in first)
 
 
 @cache
@@ -243,11 +243,14 @@ def _starts() -> frozenset[str]:
 def worded_head(index: int, text: str, level: int | None = None) -> Head | None:
     """The heading that a block is by its words, or None."""
     text = _stripped(text)
-    if not text or len(text) > MAX_HEADING_CHARS or text.count("\n") > 3 or _lists_several(text):
+    if not text or len(text) > MAX_HEADING_CHARS or text.count("\n") > 3:
         return None
-    if may_be_heading(text) and (head := _numbered_head(index, text, level) or _special_head(index, text, level)):
-        return head
+    begins = may_be_heading(text)
     is_alone = level is not None or " " not in text or is_title(one_line(text).rstrip(".:"))
+    if not (begins or is_alone) or _lists_several(text):
+        return None
+    if begins and (head := _numbered_head(index, text, level) or _special_head(index, text, level)):
+        return head
     if is_alone and (kind := plain_kind(one_line(text))):
         return Head(index=index, kind=kind, label=one_line(text), level=level)
     return None

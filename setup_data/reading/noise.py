@@ -122,8 +122,9 @@ def _mark_notes(source: Source, noise: Noise) -> None:
 def _mark_glued_notes(source: Source, noise: Noise) -> None:
     """Note numbers directly after a word, if they count up and as many blocks begin with these numbers."""
     text = source.text
-    near = (match.start() for match in re.finditer(r"\d{1,4}", text))
-    matches = [GLUED_MARKER.search(text, max(0, at - 5), at + 8) for at in near if not text[at - 1 : at].isspace()]
+    digits = (match.start() for match in re.finditer(r"\d", text))
+    near = (at for at in digits if not (before := text[at - 1 : at]).isspace() and not before.isdigit())
+    matches = [GLUED_MARKER.search(text, max(0, at - 5), at + 8) for at in near]
     found = [int(match[2]) for match in matches if match]
     chain = {found[i] for i in longest_count(found, restarts=False)}
     if len(chain) < MIN_GLUED_MARKERS:

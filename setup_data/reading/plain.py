@@ -179,10 +179,11 @@ def _inner_page_lines(text: str, start: int, end: int) -> list[int]:
 def _blocks_of(text: str, chunk: Range, layout: Layout) -> Iterator[Block]:
     for start, end in _paragraphs(text, chunk, layout):
         parts = [(start, end)]
-        if listed_heads(text[start:end]):
+        line_end = text.find("\n", start, end)
+        if line_end > 0 and not text[line_end + 1].islower() and listed_heads(text[start:end]):
             yield Block(start=start, end=end, is_list=True)  # its numbers are no pages, its lines no headings
             continue
-        if "\n" in text[start:end] and (cuts := _inner_page_lines(text, start, end)):
+        if line_end > 0 and (cuts := _inner_page_lines(text, start, end)):
             parts = _cut_at(text, start, end, cuts)
         for a, b in parts:
             while (rest := _leading_heading(text, a, b)) is not None and a < rest < b:

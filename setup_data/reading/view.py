@@ -16,6 +16,7 @@ NOT_LETTERS = re.compile(r"[\W_]+")
 LIST_START = re.compile(r"[ \t]*(?:\d{1,3}|[IVXLC]{1,7})[.:)\t ]")
 MAX_LISTED_LINE_CHARS = 110
 MAX_ENTRY_WORDS = 30
+FIRST_LINES = 4
 
 
 def same_words(text: str) -> str:
@@ -131,10 +132,12 @@ class View:
             return True
         if self.words[index] > MAX_ENTRY_WORDS and "\n" not in self.source.raw(index):
             return False
-        lines = [line for line in self.source.raw(index).split("\n") if line.strip()]
+        raw = self.source.raw(index)
+        first = raw.split("\n", FIRST_LINES)[:FIRST_LINES]
+        if not any(LIST_START.match(line) or ends_with_page(line) for line in first):
+            return False  # prose, in most cases
+        lines = [line for line in raw.split("\n") if line.strip()]
         if any(len(line) > MAX_LISTED_LINE_CHARS for line in lines):
             return False
-        if not any(LIST_START.match(line) or ends_with_page(line) for line in lines[:4]):
-            return False  # prose, in most cases
         listed = sum(bool(LIST_START.match(line)) or ends_with_page(line) for line in lines)
         return listed >= 0.6 * len(lines) and (len(lines) > 1 or ends_with_page(lines[0]))
