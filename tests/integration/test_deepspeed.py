@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from openrlhf.cli import export_hf
 from openrlhf.utils.checkpoints import newest_checkpoint
@@ -35,6 +35,7 @@ from support.deepspeed_worker import (
     run_rank,
     step_batches,
 )
+from support.tiny_models import FOR_ZERO_3, random_model
 from sweep.tiny_architectures import tiny_model
 
 WORLD_SIZES = (1, 2)
@@ -42,21 +43,10 @@ WORLD_SIZES = (1, 2)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds `model/`, a tiny tied Qwen2 of which three matrices a layer and the embedding are large enough
-    (10^5 elements) that ZeRO-3 really partitions them."""
+    """Holds `model/`, a tiny tied Qwen2 that ZeRO-3 really partitions."""
     folder = tmp_path_factory.mktemp("deepspeed")
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=64,
-        intermediate_size=2048,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder / "model")
+    model = random_model("qwen2", vocab_size=VOCAB_SIZE, **FOR_ZERO_3, tie_word_embeddings=True)
+    model.save_pretrained(folder / "model")
     tiny_model("doge", keep_window_size=64).save_pretrained(folder / "doge")
     words = Tokenizer(WordLevel({"<eos>": 0, "a": 1, "<unk>": 2}, unk_token="<unk>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
@@ -84,7 +74,7 @@ def plain_steps(folder: Path) -> list[dict[str, Any]]:
     return [plain_step(model, adamw, step) for step in range(NUM_STEPS)]
 
 
-def plain_step(model: Qwen2ForCausalLM, adamw: torch.optim.AdamW, step: int) -> dict[str, Any]:
+def plain_step(model: PreTrainedModel, adamw: torch.optim.AdamW, step: int) -> dict[str, Any]:
     batches = [token_ids for own in step_batches(step) for token_ids in own]
     total = sum(num_labels(token_ids) for token_ids in batches)
     by_length: dict[int, list[Tensor]] = {}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from support.deepspeed_worker import VOCAB_SIZE
+from support.tiny_models import FOR_ZERO_3, random_model
 from support.universal_worker import IMPOSSIBLE, PAIRS, run_rank
 
 TOLERANCE = 1e-5
@@ -20,18 +20,8 @@ TOLERANCE = 1e-5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("universal")
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=64,
-        intermediate_size=2048,  # matrices above 10^5 elements: the size from which ZeRO-3 partitions
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder / "model")
+    model = random_model("qwen2", vocab_size=VOCAB_SIZE, **FOR_ZERO_3, tie_word_embeddings=True)
+    model.save_pretrained(folder / "model")
     return folder
 
 

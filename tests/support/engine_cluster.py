@@ -12,11 +12,12 @@ from typing import Any
 
 import ray
 import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from openrlhf.config import EngineConfig, SamplingConfig
 from openrlhf.trainer.ray.vllm_api import Completion
 from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
+from support.tiny_models import FOR_VLLM, random_model
 
 VOCAB_SIZE = 512
 CONFIG = EngineConfig(
@@ -50,22 +51,17 @@ def tiny_qwen2(folder: Path, *, tied: bool, std: float = 0.3) -> PreTrainedModel
 
     With weights as wide as 0.3, greedy outputs vary and depend on the whole prompt.
     """
-    config = Qwen2Config(
+    model = random_model(
+        "qwen2",
         vocab_size=VOCAB_SIZE,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **FOR_VLLM,
         max_position_embeddings=512,
         tie_word_embeddings=tied,
         initializer_range=std,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
-    )
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(config).float().eval()
+    ).eval()
     model.save_pretrained(folder)
     return model
 

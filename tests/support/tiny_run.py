@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
 import compute_baseline_perplexity
 import prompt_utils
@@ -20,6 +19,7 @@ from openrlhf.cli.flags import parse_args
 from openrlhf.cli.train_ppo_ray import train
 from openrlhf.cli.validate import checked_config
 from openrlhf.config import TrainConfig
+from support.tiny_models import FOR_VLLM, random_model
 
 REPO = Path(__file__).parents[2]
 
@@ -62,14 +62,10 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def make_model(folder: Path) -> Path:
     """A tied two-layer Qwen2 in fp32 with a chat tokenizer."""
     tokenizer = make_tokenizer(folder)
-    torch.manual_seed(0)
-    config = Qwen2Config(
+    model = random_model(
+        "qwen2",
         vocab_size=len(tokenizer),
-        hidden_size=128,  # heads of 32: the least that vLLM runs on the CPU
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **FOR_VLLM,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         initializer_range=0.1,
@@ -77,7 +73,7 @@ def make_model(folder: Path) -> Path:
         bos_token_id=None,
         pad_token_id=tokenizer.pad_token_id,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    model.save_pretrained(folder)
     return folder
 
 

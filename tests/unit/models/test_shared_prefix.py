@@ -1,46 +1,25 @@
 """Shared-prefix batches: the layout by hand, and packed = one by one for values and gradients."""
 
 import shutil
-from typing import TypedDict
+from functools import partial
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from openrlhf.models import logprobs as logprobs_module
 from openrlhf.models.attention import attention_mask, block_visibility, dense_mask, flex_block_mask
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
+from support.tiny_models import random_model
 
-
-class Sizes(TypedDict):
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    max_position_embeddings: int
-
-
-SIZES: Sizes = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-}
 MODELS = {
-    "qwen2_tied": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True)),
-    "qwen2_untied": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=False)),
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "qwen2_tied": partial(random_model, "qwen2", vocab_size=61, num_attention_heads=4, tie_word_embeddings=True),
+    "qwen2_untied": partial(random_model, "qwen2", vocab_size=61, num_attention_heads=4),
+    "llama": partial(random_model, "llama", vocab_size=61, num_attention_heads=4),
 }
 
 
 def make_model(name: str):
-    torch.manual_seed(0)
     model = MODELS[name]()
     install_logprob_head(model)
     return model
@@ -209,7 +188,6 @@ def test_empty_batch_runs_forward_and_backward():
 
 
 def test_the_head_still_gives_logits():
-    torch.manual_seed(0)
     plain = MODELS["llama"]()
     ids = torch.tensor([[1, 2, 3]])
     expected = plain(ids).logits
@@ -219,7 +197,7 @@ def test_the_head_still_gives_logits():
 
 def test_windowed_attention_is_refused():
     with pytest.raises(ValueError, match="windowed attention"):
-        install_logprob_head(MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16)))
+        install_logprob_head(random_model("mistral", vocab_size=61, sliding_window=16))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import compute_baseline_perplexity
 import setup_rl_data
@@ -21,6 +21,7 @@ from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.provenance import Provenance
 from openrlhf.vr_cli.score_log import ScoreLog, score_key
 from prompt_utils import PROMPT_TEMPLATE_VERSION, PromptSettings, build_baseline_messages
+from support.tiny_models import random_model
 from sweep.tiny_architectures import tiny_model
 
 MAP = Path("prompt_to_datapoint_with_baseline_ppl_tiny.pkl")
@@ -46,17 +47,8 @@ JOKE = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", 
 def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tokenizer = chat.make_tokenizer(chat.CHATML)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=0.3,  # so that texts differ in perplexity
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    # so wide that texts differ in perplexity
+    random_model("llama", vocab_size=len(tokenizer), initializer_range=0.3).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

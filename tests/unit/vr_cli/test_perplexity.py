@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, pack_shared_prefix
 from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihoods, improvement_pct
+from support.tiny_models import random_model
 
 
 def likelihood_of_ppl(perplexity: float, num_tokens: int = 2) -> Likelihood:
@@ -62,16 +62,7 @@ def test_sums_are_exact_where_float32_is_not():
 
 
 def test_packed_likelihoods_equal_plain_forwards():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = random_model("llama", vocab_size=50).eval()
     sequences = [
         LabeledSequence(token_ids=[5, 6, 7, 8, 9, 10, 11], label_start=4),
         LabeledSequence(token_ids=[5, 6, 7, 20, 21, 22], label_start=5),

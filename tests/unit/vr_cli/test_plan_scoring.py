@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import support.chat_tokenizers as chat
 from openrlhf.models.logprobs import install_logprob_head, shared_prefix_logprobs
@@ -16,6 +16,7 @@ from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plan_prompts import PlanPrompts
 from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths, score_locally
 from openrlhf.vr_cli.rewards import make_reward_function
+from support.tiny_models import random_model
 
 BASELINE = Likelihood(nll_sum=60.0, num_tokens=10)  # a perplexity of e^6
 
@@ -38,17 +39,9 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.3,  # so that plans differ in what they are worth
-    )
-    model = LlamaForCausalLM(config).eval()
+def model(tokenizer) -> PreTrainedModel:
+    # so wide that plans differ in what they are worth
+    model = random_model("llama", vocab_size=len(tokenizer), initializer_range=0.3).eval()
     install_logprob_head(model)
     return model
 
@@ -56,7 +49,7 @@ def model(tokenizer) -> LlamaForCausalLM:
 class CountingScorer:
     """Scores packs with a model and keeps them."""
 
-    def __init__(self, model: LlamaForCausalLM) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.batches: list[SharedPrefixBatch] = []
 
