@@ -34,6 +34,7 @@ from setup_data.reading.view import View, same_words
 # A part's heading stands this near to its first chapter, or is followed by a text of its own.
 MAX_EPIGRAPH_WORDS = 200
 LATE, EARLY = 0.5, 0.2
+BYLINE = re.compile(r"(?:by|von|par|por|di|door)(?: [\w.'’-]+){1,8}", re.IGNORECASE)
 NO_LETTERS = re.compile(r"[\W_]*")
 
 
@@ -234,7 +235,7 @@ def _only_titles_between(view: View, first: int, last: int) -> bool:
 
 
 def _add_untitled_works(view: View, outline: Outline) -> None:
-    """Where numbers start over without a part's heading: the title directly above is that of a part or a work."""
+    """Where numbers start over without a part's heading: the title above is that of a part or a work."""
     heads = [outline.heads[i] for i in sorted(outline.heads)]
     if sum(head.number == 1 for head in heads if head.index not in outline.parts) < 2:
         return
@@ -245,11 +246,15 @@ def _add_untitled_works(view: View, outline: Outline) -> None:
             continue
         if before is not None and before.index in outline.parts:
             continue
+        byline = above if BYLINE.fullmatch(one_line(view.short.get(above, ""))) else None
+        above = live_before.get(above, above) if byline is not None else above
         text = one_line(view.short.get(above, ""))
         if is_title(text) and above not in view.worded and (above == 0 or view.source.gap_before(above) >= 1):
             outline.heads[above] = Head(index=above, kind="division", label="", title=text)
             outline.parts.add(above)
             outline.works[above] = text
+            if byline is not None:
+                view.fates[byline] = Fate.FRONT
 
 
 def _collect_rejected(view: View, outline: Outline) -> None:

@@ -192,6 +192,7 @@ def _part_titles(view: View, following: Sequence[int], *, is_all: bool) -> list[
 
 def _leave_out_ends(view: View, outline: Outline, noise: Noise, start: int, end: int, following: Head | None) -> None:
     """Back matter after the last chapter, and what stands between two works."""
+    starts_over = following is not None and following.number == 1 and (outline.heads[start].number or 0) > 1
     restarts = following is not None and (following.index in outline.parts or following.number == 1)
     fate = None
     for i in range(start + 1, end):
@@ -203,7 +204,7 @@ def _leave_out_ends(view: View, outline: Outline, noise: Noise, start: int, end:
             ends = other.kind in ("end", "back") or other.level is not None or may_end_story(other.label)
             if is_marked or (following is None and ends):
                 fate = Fate.BACK
-            elif restarts and (other.kind == "end" or len(noise.works) > 1):
+            elif restarts and (other.kind == "end" or len(noise.works) > 1 or (starts_over and other.kind == "front")):
                 fate = Fate.FRONT if other.kind == "front" else Fate.BACK
         if fate is not None:
             view.fates[i] = fate

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from charset_normalizer import from_bytes
 
 from openrlhf.errors import UserError
+from setup_data.reading.source import WITHOUT_MARKS
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -122,6 +123,8 @@ def decode(data: bytes, *, declared: str | None = None) -> Decoded:
     text = decoded.text
     for line_end in ODD_BREAKS:
         text = text.replace(line_end, "\n")
+    for mark in WITHOUT_MARKS:
+        text = text.replace(chr(mark), "\ufffd")
     num_unseen = text.count(SOFT_HYPHEN) + text.count("\x00")
     if SOFT_HYPHEN in text:
         text = re.sub("\xad[ \t]*\n?[ \t]*", "", text)

@@ -37,8 +37,8 @@ def find_suspicions(view: View, outline: Outline, cut: Cut, chapters: Sequence[C
         found.append("only one chapter was found: are the headings of another kind (--chapter_regex)?")
     found += cap(list(_first_numbers(cut, keys)), "first numbers")
     found += cap(list(_gaps(cut, keys)), "gaps")
-    found += cap(list(_restarts(cut, keys)), "restarts")
-    found += _works(outline, noise)
+    found += cap(list(_restarts(view, cut, keys)), "restarts")
+    found += _works(view, outline, noise)
     found += cap(list(_lengths(chapters, keys)), "lengths")
     found += cap(list(_repeats(chapters)), "repeated headings")
     found += cap([f"the heading {head.header!r} has no text of its own" for head in cut.empty], "empty headings")
@@ -76,22 +76,37 @@ def _gaps(cut: Cut, keys: Sequence[str]) -> Iterator[str]:
             yield f"{keys[position]}: its number follows {before}" + ("" if same_part else ", at the start of a part")
 
 
-def _restarts(cut: Cut, keys: Sequence[str]) -> Iterator[str]:
+def _restarts(view: View, cut: Cut, keys: Sequence[str]) -> Iterator[str]:
     for position, before, number in _numbered_pairs(cut):
-        if position < len(keys) and number == 1 and cut.sections[position].part == cut.sections[position - 1].part:
-            yield f"{keys[position]}: the numbers start over after {before}: parts without headings, or several works?"
+        section = cut.sections[position]
+        if position >= len(keys) or number != 1 or section.part != cut.sections[position - 1].part:
+            continue
+        place = f" ({view.source.place(section.head)})" if section.head is not None else ""
+        yield (
+            f"{keys[position]}{place}: the numbers start over after {before}; if another work begins there, cut the "
+            "file above its title into one file a work; if a part does, write its name above the heading"
+        )
 
 
-def _works(outline: Outline, noise: Noise) -> list[str]:
+def _works(view: View, outline: Outline, noise: Noise) -> list[str]:
     found = []
     if len(noise.works) > 1:
-        found.append(f"{len(noise.works)} Project Gutenberg texts are joined in this file: better one file a work")
-    if outline.works:
-        names = ", ".join(repr(name) for name in list(outline.works.values())[:MAX_OF_A_KIND])
         found.append(
-            f"the numbers start over under titles ({names}): parts, or {len(outline.works)} works in one file?"
+            f"{len(noise.works)} Project Gutenberg texts are joined in this file; they begin at "
+            f"{_and_more([view.source.place(i) for i in noise.works])}: cut it there into one file a work"
+        )
+    elif outline.works:
+        titles = [f"{title!r} at {view.source.place(i)}" for i, title in outline.works.items()]
+        found.append(
+            f"the numbers start over under titles ({_and_more(titles)}): if these are works, cut the file there into "
+            "one file a work; if they are parts, all is well"
         )
     return found
+
+
+def _and_more(names: Sequence[str]) -> str:
+    more = len(names) - MAX_OF_A_KIND
+    return ", ".join(names[:MAX_OF_A_KIND]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _lengths(chapters: Sequence[Chapter], keys: Sequence[str]) -> Iterator[str]:

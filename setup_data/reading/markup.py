@@ -13,7 +13,17 @@ from openrlhf.errors import UserError
 from setup_data.reading.decode import Decoded, decode
 from setup_data.reading.headings import is_heading
 from setup_data.reading.plain import plain_blocks
-from setup_data.reading.source import MARK_END, NOTE_MARK, PAGE_MARK, AccountError, Block, Fate, Source
+from setup_data.reading.source import (
+    LINE_BREAK,
+    MARK_END,
+    NOTE_MARK,
+    PAGE_MARK,
+    WITHOUT_MARKS,
+    AccountError,
+    Block,
+    Fate,
+    Source,
+)
 
 BLOCK_TAGS = frozenset(
     "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure "
@@ -48,7 +58,6 @@ TAGS = re.compile(rf"<!--.*?-->|<(head|{'|'.join(SKIPPED_TAGS)})\b[^>]*>.*?</\1\
 MIN_PARSED_SHARE = 0.9
 MAX_ROW_CHARS = 200
 BREAK = "\n"
-LINE_BREAK = "\ue000"  # a `<br>` until the block is finished
 PARAGRAPH_BREAK = re.compile(rf"{LINE_BREAK}\s*{LINE_BREAK}[\s{LINE_BREAK}]*")
 
 
@@ -172,7 +181,7 @@ class Walker:
         )
         context = self._open_marker(element, tag, words, context)
         if tag == "br":
-            self._add(BREAK if context.is_pre else LINE_BREAK, context)
+            self._inline.append(BREAK if context.is_pre else LINE_BREAK)
         elif tag in CELL_TAGS:
             self._add(" ", context)
         elif tag == "img" and (alt := element.get("alt") or element.get("title")):
@@ -201,12 +210,12 @@ class Walker:
                 mark = NOTE_MARK
         if not mark:
             return context
-        self._add(mark, context)
+        self._inline.append(mark)
         return replace(context, in_marker=True, opens_marker=True)
 
     def _leave(self, element: etree._Element, context: _Context) -> None:
         if context.opens_marker:
-            self._add(MARK_END, context)
+            self._inline.append(MARK_END)
         if element.tag in CELL_TAGS:
             self._add(" ", context)
         if element.tag in BLOCK_TAGS:
@@ -214,6 +223,7 @@ class Walker:
 
     def _add(self, text: str | None, context: _Context) -> None:
         if text:
+            text = text.translate(WITHOUT_MARKS) if not text.isascii() else text
             self._inline.append(text if context.is_pre else re.sub(r"\s+", " ", text))
             self._chars[context.in_link] += sum(char.isalpha() for char in text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,10 @@ GUTENBERG_START = re.compile(
 )
 GUTENBERG_END = re.compile(
     r"(?:^[ \t]*\*\*\*[* ]*END OF (?:THE|THIS) PROJECT GUTENBERG|^[ \t]*End of (?:the |this )?Project Gutenberg)[^\n]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+GUTENBERG_HEADER = re.compile(
+    r"^[ \t]*(?:The )?Project Gutenberg(?:['’]s [A-Z]|(?:['’]s)? e-?(?:book|text)(?:,| of) )[^\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 NOTE_BODY = re.compile(r"[\[{](\d{1,4}|[A-Z])[\]}][ \t]*(?=\S)")
@@ -58,7 +63,7 @@ def find_noise(source: Source) -> Noise:
 
 
 def _licence_ranges(text: str) -> tuple[list[tuple[int, int]], list[int]]:
-    """The ranges that are no book, and where the texts between them begin."""
+    """The ranges that are no book, and where each text begins, its header included."""
     starts = [(*match.span(), True) for match in GUTENBERG_START.finditer(text)]
     ends = [(*match.span(), False) for match in GUTENBERG_END.finditer(text)]
     markers = sorted(starts + ends)
@@ -70,13 +75,19 @@ def _licence_ranges(text: str) -> tuple[list[tuple[int, int]], list[int]]:
     for begin, end, is_start in markers:
         if is_start:
             ranges.append((begin if outside is None else outside, end))
-            works.append(end)
+            works.append(_header_start(text, ranges[-1][0], begin))
             outside = None
         elif outside is None:
             outside = begin
     if markers and outside is not None:
         ranges.append((outside, len(text)))
     return ranges, works
+
+
+def _header_start(text: str, first: int, marker: int) -> int:
+    """Where the header of the text begins whose start marker is at `marker`, below another's licence at `first`."""
+    headers = list(GUTENBERG_HEADER.finditer(text, first, marker))
+    return headers[-1].start() if headers else marker
 
 
 def _mark_licences(source: Source, noise: Noise) -> None:
@@ -86,10 +97,8 @@ def _mark_licences(source: Source, noise: Noise) -> None:
     for index, block in enumerate(source.blocks):
         if any(start <= block.start < end for start, end in ranges):
             noise.fates[index] = Fate.LICENCE
-    noise.works = [
-        next((i for i, block in enumerate(source.blocks) if block.start >= start), len(source.blocks))
-        for start in works
-    ]
+    ends = [block.end for block in source.blocks]
+    noise.works = [min(bisect_right(ends, start), len(ends) - 1) for start in works]
 
 
 def _live(noise: Noise) -> list[int]:

@@ -29,8 +29,10 @@ class AccountError(Exception):
     """Words of a source are neither in a chapter nor listed as left out: a fault of the reader, not of the book."""
 
 
-# Around what markup marks as a note's reference or a page number inside a paragraph (private-use characters).
-NOTE_MARK, PAGE_MARK, MARK_END = "\ue010", "\ue012", "\ue011"
+# Around what markup marks as a note's reference or a page number inside a paragraph, and for a `<br>` (private-use
+# characters; those of a file itself become U+FFFD).
+NOTE_MARK, PAGE_MARK, MARK_END, LINE_BREAK = "\ue010", "\ue012", "\ue011", "\ue000"
+WITHOUT_MARKS = str.maketrans(dict.fromkeys((NOTE_MARK, PAGE_MARK, MARK_END, LINE_BREAK), "\ufffd"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -604,24 +604,43 @@ LEFT_OUT = [
     MadeBook(
         kind="two Project Gutenberg files in one",
         text="".join(
-            f"*** START OF THE PROJECT GUTENBERG EBOOK {name} ***\n\n{name}\n\n\n{plain('CHAPTER I', 'CHAPTER II')}\n\n*** END OF THE PROJECT GUTENBERG EBOOK {name} ***\n\nLicence text\n\n"
+            f"The Project Gutenberg eBook of {name}\n\n*** START OF THE PROJECT GUTENBERG EBOOK {name} ***\n\n{name}\n\n\n{plain('CHAPTER I', 'CHAPTER II')}\n\n*** END OF THE PROJECT GUTENBERG EBOOK {name} ***\n\nLicence text\n\n"
             for name in ("LAMPS", "WELLS")
         ),
         heads=("LAMPS, CHAPTER I", "LAMPS, CHAPTER II", "WELLS, CHAPTER I", "WELLS, CHAPTER II"),
         absent=("Licence text",),
-        says=("2 Project Gutenberg texts",),
+        says=("2 Project Gutenberg texts", "line 1, line 26: cut it there"),
     ),
     MadeBook(
         kind="two works under their titles",
         text=plain("LAMPS\n\nCHAPTER I", "CHAPTER II", "WELLS\n\nCHAPTER I", "CHAPTER II"),
         heads=("LAMPS, CHAPTER I", "LAMPS, CHAPTER II", "WELLS, CHAPTER I", "WELLS, CHAPTER II"),
-        says=("2 works in one file",),
+        says=("'LAMPS' at line 1, 'WELLS' at line 17",),
+    ),
+    MadeBook(
+        kind="two works under their titles and authors",
+        text=plain(
+            "LAMPS\n\nby A. N. Author\n\n\nCHAPTER I",
+            "CHAPTER II",
+            "WELLS\n\nby A. N. Other\n\n\nCHAPTER I",
+            "CHAPTER II",
+        ),
+        heads=("LAMPS, CHAPTER I", "LAMPS, CHAPTER II", "WELLS, CHAPTER I", "WELLS, CHAPTER II"),
+        absent=("Author", "Other"),
+        says=("'LAMPS' at line 1, 'WELLS' at line 20",),
+    ),
+    MadeBook(
+        kind="the second work of a file has a preface",
+        text=plain("CHAPTER I", "CHAPTER II", "PREFACE\n\nA word about wells.\n\n\nCHAPTER I", "CHAPTER II"),
+        heads=("CHAPTER I", "CHAPTER II", "CHAPTER I", "CHAPTER II"),
+        absent=("about wells",),
+        says=("the numbers start over after 2",),
     ),
     MadeBook(
         kind="a section that starts over without a word",
         text=plain("CHAPTER I", "CHAPTER II", "CHAPTER I", "CHAPTER II"),
         heads=("CHAPTER I", "CHAPTER II", "CHAPTER I", "CHAPTER II"),
-        says=("the numbers start over after 2",),
+        says=("002-chapter-i (line 15): the numbers start over after 2", "cut the file above its title"),
     ),
 ]
 
@@ -712,6 +731,13 @@ MARKUP = [
         suffix=".html",
         text="<div>" + "<br><br>".join(f"CHAPTER {n}<br>\n<br>{TEXT}" for n in ("I", "II")) + "</div>",
         heads=("CHAPTER I", "CHAPTER II"),
+    ),
+    MadeBook(
+        kind="HTML: private-use characters that the reader itself uses as marks",
+        suffix=".html",
+        text=f"<h2>I</h2><p>A lamp\ue010\ue011 &#xE000; was\ue012 lit.</p>{P}<h2>II</h2>{P}",
+        heads=("I", "II"),
+        present=("was\ufffd lit.",),
     ),
     MadeBook(
         kind="HTML: soft hyphens as entities",
