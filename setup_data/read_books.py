@@ -53,10 +53,11 @@ class Outcome:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """The book files in a folder; what begins with a dot, file or folder, is none."""
+    """The book files in a folder, also links that lead nowhere; what begins with a dot, file or folder, is none."""
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.suffix.lower() in READERS and path.is_file():
+        is_file = path.is_file() or (path.is_symlink() and not path.exists())
+        if not hidden and path.suffix.lower() in READERS and is_file:
             yield path
 
 

@@ -34,6 +34,7 @@ class Account:
     """Where the words of a source went."""
 
     num_source_words: int
+    """A word that is cut in two, as that of `[Illustration]The`, counts as two."""
     words: dict[Fate, int]
     """Words of the source by what became of them; they sum to `num_source_words`."""
     num_joined: int
@@ -88,6 +89,12 @@ def _stretches(view: View) -> Iterator[Stretch]:
             yield Stretch(fate=fate, num_words=num_words, place=view.source.place(run[0]), first_words=first_words)
 
 
+def _cut_words(source: Source) -> int:
+    """How many words more there are for a bracket or a heading that is cut off from what it is glued to."""
+    starts = (block.start for block in source.blocks if block.end > block.start > 0)
+    return sum(not source.text[start - 1].isspace() for start in starts)
+
+
 def settle(
     source: Source, view: View, sections: Sequence[Section], chapters: Sequence[Chapter], cleaner: Cleaner
 ) -> Account:
@@ -116,7 +123,7 @@ def settle(
         )
     words[Fate.CHAPTER] -= taken_out
     words += cleaner.removed
-    total = count_words(source.text)
+    total = count_words(source.text) + _cut_words(source)
     if words.total() != total:
         raise AccountError(f"{words.total():,} words are accounted for, the source has {total:,}")
     return Account(

@@ -26,9 +26,11 @@ ENCODINGS = [
 ]  # fmt: skip
 SAMPLE_BYTES = 60_000
 # Up to this share of the bytes above 127 may be wrong in a text that is UTF-8.
-MAX_BAD_SHARE = 0.25
-# Share of a text's bytes that must be control characters before it is taken for UTF-16 or UTF-32.
+MAX_BAD_SHARE = 0.5
+# Share of control characters from which on bytes are UTF-16, UTF-32 or no text at all; a few are in any old file.
 MIN_CONTROL_SHARE = 0.02
+MAX_ODD_CONTROLS = 8
+CONTROL_SAMPLE_CHARS = 4_000
 # What Western European books have beyond ASCII, and the share that these must have of it.
 COMMON_HIGH = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüÿßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ“”‘’„‚«»–—…°§£·•©½¼¡¿†\xa0")
 MIN_COMMON_SHARE = 0.9
@@ -130,8 +132,9 @@ def decode(data: bytes, *, declared: str | None = None) -> Decoded:
         text = re.sub("\xad[ \t]*\n?[ \t]*", "", text)
     for char in UNSEEN:
         text = text.replace(char, "")
-    controls = sum(text[:4000].count(chr(code)) for code in (*range(1, 9), *range(14, 32), 127))
-    if controls > 0.1 * len(text[:4000]):
+    sample = text[:CONTROL_SAMPLE_CHARS]
+    controls = sum(sample.count(chr(code)) for code in (*range(1, 9), *range(14, 32), 127))
+    if controls > max(MAX_ODD_CONTROLS, MIN_CONTROL_SHARE * len(sample)):
         raise UserError("its bytes are no text in any known encoding; convert it to UTF-8")
     assumed = decoded.assumed + ((f"{num_unseen:,} soft hyphens and NULs taken out",) if num_unseen else ())
     return Decoded(text=text, assumed=assumed)

@@ -89,7 +89,10 @@ def _package_path(archive: zipfile.ZipFile) -> str:
         container = _parse_xml(_read(archive, "META-INF/container.xml"))
         return next(root.get("full-path", "") for root in _all(container, "rootfile"))
     except (KeyError, StopIteration):
-        return next(name for name in archive.namelist() if name.lower().endswith(".opf"))
+        name = next((name for name in archive.namelist() if name.lower().endswith(".opf")), None)
+    if name is None:
+        raise UserError("not a readable EPUB (it has no package document); open and save it with an e-book editor")
+    return name
 
 
 def read_package(archive: zipfile.ZipFile) -> Package:
@@ -165,7 +168,7 @@ def read_epub(path: Path) -> Source:
         with zipfile.ZipFile(path) as archive:
             _check_not_encrypted(archive)
             return _read_archive(archive)
-    except (*BAD_ZIP, StopIteration, etree.XMLSyntaxError) as error:
+    except (*BAD_ZIP, etree.XMLSyntaxError) as error:
         raise UserError(f"not a readable EPUB ({error}); open and save it with an e-book editor") from error
 
 

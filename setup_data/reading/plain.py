@@ -19,10 +19,11 @@ SAMPLE_LINES = 20_000
 # What is split off in front of a paragraph as its heading is followed by at least as much text.
 MIN_RUN_IN_CHARS = 100
 RUN_IN = re.compile(
-    r"(?:CHAPTER|Chapter|CHAPITRE|KAPITEL|Kapitel|ГЛАВА|Глава)[ ]+[\w-]{1,20}[ ]?(?:[.:—]|--)[ ]*(?=\S)"
+    r"(?:CHAPTER|Chapter|CHAPITRE|KAPITEL|Kapitel|ГЛАВА|Глава)[ ]+[\w-]{1,20}[ ]?(?:[.:][ ]*(?:—|--)?|—|--)[ ]*(?=\S)"
 )
 BRACKETED = re.compile(r"[ \t]*\[(illustration|frontispiece|picture|sidenote|foot ?note)\b", re.IGNORECASE)
 MAX_BRACKET_CHARS = 4000
+STOP_AFTER_BRACKET = re.compile(r"(?:[.,;:]+(?=\s|\Z))?")
 LEADERS = re.compile(r"(?:[ .\u2026_·-]{3,}|[ \t]{2,})[ \t]*(?:\d{1,4}|[ivxlc]{1,6})[ \t]*$|\.[ .]{3,}\d*$")
 # 12, - 12 -, [12], page 12
 PAGE_LINE = re.compile(
@@ -115,7 +116,7 @@ def _bracket_end(text: str, start: int) -> int | None:
     for bracket in re.compile(r"[\[\]]").finditer(text, start, start + MAX_BRACKET_CHARS):
         depth += 1 if bracket[0] == "[" else -1
         if depth == 0:
-            return bracket.end()
+            return STOP_AFTER_BRACKET.match(text, bracket.end()).end()  # type: ignore[union-attr]
     return None
 
 

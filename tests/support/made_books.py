@@ -543,6 +543,26 @@ LEFT_OUT = [
         absent=("Illustration", "on a quay"),
     ),
     MadeBook(
+        kind="illustrations glued to what follows them",
+        text=plain(
+            "[Illustration]CHAPTER I",
+            "CHAPTER II",
+            text=f"[Illustration: A lamp].\n\n[Illustration:\nA well]Well, it rained.\n\n{TEXT}",
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("Illustration", "A lamp", "\n.\n"),
+        present=("Well, it rained.",),
+    ),
+    MadeBook(
+        kind="heading run into its paragraph with a stop and a dash",
+        text="\n\n".join(
+            f"CHAPTER {n}.—The rain came over the hill before noon and stayed until all of the lamps were lit, and for a good while longer.\n\n{TEXT}"
+            for n in ("I", "II")
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        absent=("—",),
+    ),
+    MadeBook(
         kind="note markers and note bodies",
         text=plain("CHAPTER I", "CHAPTER II")
         .replace("noon and", "noon[1] and", 1)
@@ -804,6 +824,13 @@ MARKUP = [
 ]
 
 ENCODINGS = [
+    MadeBook(
+        kind="UTF-8 with few letters beyond ASCII and as many bad bytes as half of them",
+        text=plain("I", "II", text=TEXT + " Hélène déjà vu.").encode() + b"caf\xe9 \x93noir.\x94",
+        heads=("I", "II"),
+        present=("Hélène déjà vu.", "café “noir.”"),
+        assumed="UTF-8",
+    ),
     MadeBook(
         kind="UTF-8 with a bad byte",
         text=plain("Chapitre I", "Chapitre II", text=FRENCH + " Été, forêt, garçon.").encode() + b"caf\xe9 noir.",

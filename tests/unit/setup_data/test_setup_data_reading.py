@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -241,6 +244,14 @@ def test_epub_in_reading_order(tmp_path: Path) -> None:
     assert result.account.words[Fate.NOTE] == 4
 
 
+def zip_of(files: dict[str, str]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return data.getvalue()
+
+
 def test_one_bad_file_never_stops_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "in"
     (folder / ".hidden").mkdir(parents=True)
@@ -256,6 +267,8 @@ def test_one_bad_file_never_stops_the_folder(tmp_path: Path, caplog: pytest.LogC
         "encrypted.epub": make_epub(epub, extra={"META-INF/encryption.xml": method.format("x").encode()}),
         "blank.txt": b" \n",
         "noise.txt": bytes(range(1, 32)) * 40,
+        "cover.txt": b"\xff\xd8\xff\xe0\0\x10JFIF" + random.Random(0).randbytes(5_000),
+        "page.epub": zip_of({"page.html": "x"}),
         "\u0418\u0434\u0438\u043e\u0442.txt": text.encode(),
         "\u7d05\u697c\u5922.txt": text.encode(),
         "Good.md": text.encode(),
@@ -265,13 +278,15 @@ def test_one_bad_file_never_stops_the_folder(tmp_path: Path, caplog: pytest.LogC
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
+    (folder / "moved.txt").symlink_to(tmp_path / "away")
     assert main([str(folder), "--output_dir", str(tmp_path / "out")]) == 2
     assert sorted(path.name for path in (tmp_path / "out" / "books").iterdir()) == ["fonts.md", "good.md"]
     problems = [line.split("not read: ", 1)[1] for line in caplog.text.splitlines() if "not read: " in line]
-    assert len(problems) == 8
+    assert len(problems) == 11
     for name, reason in {
         "no_zip.epub": "not a readable EPUB", "empty.epub": "the file is empty", "encrypted.epub": "it is encrypted",
         "blank.txt": "there is no text in it", "noise.txt": "no text in any known encoding",
+        "cover.txt": "no text in any known encoding", "page.epub": "no package document", "moved.txt": "No such file",
         "\u0418\u0434\u0438\u043e\u0442.txt": "rename it", "\u7d05\u697c\u5922.txt": "rename it",
         "good.txt": "its story id would be that of",
     }.items():  # fmt: skip
