@@ -20,7 +20,10 @@ def import_deepspeed() -> ModuleType:
     """
     os.environ.setdefault("DS_ACCELERATOR", device_type())
     import deepspeed
+    from deepspeed.runtime.zero.config import ZeroStageEnum
 
+    # part of every checkpoint; up to Python 3.11.3 an enum pickles through `getattr`, which `weights_only` refuses
+    ZeroStageEnum.__reduce_ex__ = lambda self, protocol: (ZeroStageEnum, (self.value,))
     if device_type() == "cpu":
         # a shared-memory all-reduce for inference, which we never call: without this line, the first process group
         # of a machine compiles it for half a minute
