@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from setup_data.reading.noise import GLUED_MARKER, STAR_MARKER, Noise, is_inside_sentence
+from setup_data.reading.numbers import parse_number
 from setup_data.reading.source import MARK_END, NOTE_MARK, PAGE_MARK, Fate, Source
 
 # Shorter lines than this are verse, addresses or lists, whose line breaks belong to the text.
@@ -16,7 +17,7 @@ WRAPPED_LINE_CHARS = 50
 WRAPPED_LINE_SHARE = 0.65
 MAX_SHORT_LINE_SHARE = 0.1
 VOCABULARY_CHARS = 4_000_000
-LINE_END_HYPHEN = re.compile(r"([^\W\d_]+)[-‐\xad]\n[ \t]*([^\W\d_]+)")
+LINE_END_HYPHEN = re.compile(r"([^\W\d_]+['’]?)[-‐\xad]\n[ \t]*([^\W\d_]+)")
 ITALICS = re.compile(r"(?<![\w_])_(?=[^\s_])|(?<=[^\s_])_(?![\w_])")
 MARKDOWN_EMPHASIS = re.compile(r"(?<![\w*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w*])")
 BRACKETED_PAGE = re.compile(r"[ ]?(?:\[(?:pg?|page)\.?\s?[\divxlc]{1,6}\]|\{\d{1,4}\})", re.IGNORECASE)
@@ -100,7 +101,9 @@ class Cleaner:
         """`text` without what matches (of `names`, if given), its words counted."""
 
         def replacement(match: re.Match[str]) -> str:
-            return match[0] if names is not None and match[1] not in names else ""
+            if names is not None and match[1] not in names:
+                return match[0]
+            return " " if match[0][0] == " " and text[match.end() : match.end() + 1].isalnum() else ""
 
         result = pattern.sub(replacement, text)
         if result != text:
@@ -126,6 +129,10 @@ class Cleaner:
     def _mend(self, match: re.Match[str]) -> str:
         """`extraordinary`, but `well-known` where the book writes it so, or only so."""
         whole, hyphened = f"{match[1]}{match[2]}".lower(), f"{match[1]}-{match[2]}".lower()
+        text, start, end = match.string, match.start(), match.end()
+        goes_on = text[start - 1 : start] == "-" or text[end : end + 1] == "-"  # mother-in-law, cat-o'-nine-tails
+        if goes_on or not match[1][-1].isalpha() or parse_number(hyphened) is not None:
+            return f"{match[1]}-{match[2]}"
         keeps = match[2][0].isupper() or (hyphened in self._vocabulary and whole not in self._vocabulary)
         if whole not in self._vocabulary and {match[1].lower(), match[2].lower()} <= self._vocabulary:
             keeps = True  # two words of the book: a compound

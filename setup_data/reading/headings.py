@@ -32,6 +32,8 @@ ORNAMENT = " \t~*=_#•·|+<>❦⁂†°^-—–"
 SEPARATOR = re.compile(r"[ ]*(?:[.:;)\]]+[ ]*[—–-]*|[—–-]+)[ ]*\n?[ ]*|[ ]*\n\s*")
 NUMBER_SIGN = re.compile(r"\A(?:§+|No\.?|N[°º]\.?|Nr\.?|№|#)[ ]*(?=[\dIVXLC])")
 GLUED_HYPHEN = re.compile(r"-(?=[^\W\d_])")
+TITLE_MARK = re.compile(r"[:—–-]")
+WORD_AFTER = re.compile(r"[ ][^\W\d_]")
 COMMA = re.compile(r"[ ]*,\s*")
 DESCRIPTION = re.compile(r"(?:in which|wherein|containing|being|where|how|of|concerning|dans lequel|о том)\b", re.I)
 # ". . . . 12" and "      12": a contents table's line
@@ -143,6 +145,8 @@ def _numbered_head(index: int, text: str, level: int | None) -> Head | None:
         start = re.compile(r"\.?[ \n]*[ \n—–:-]*[ \n]*").match(text, first.end())
         number = number_at(text, start.end() if start else first.end())
         end = number.end if number else 0
+        if number and number.style == "word" and start and TITLE_MARK.search(start[0]) and WORD_AFTER.match(text, end):
+            return None  # Epilogue: Ten Years After
     else:
         number = number_at(text)
         if number is None or (

@@ -543,6 +543,35 @@ LEFT_OUT = [
         absent=("Illustration", "on a quay"),
     ),
     MadeBook(
+        kind="an epilogue whose title begins with a number in words",
+        text=plain("CHAPTER I", "CHAPTER II", "EPILOGUE: Ten Years After"),
+        heads=("CHAPTER I", "CHAPTER II", "EPILOGUE: Ten Years After"),
+    ),
+    MadeBook(
+        kind="page and note marks glued to the word after them",
+        text=plain(
+            "CHAPTER I",
+            "CHAPTER II",
+            text=f"The well {{12}}was[A] deep; the [B]rope was long.\n\n{TEXT}\n\n[A] Very.\n\n[B] Of hemp.",
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("The well was deep; the rope was long.",),
+        absent=("{12}", "hemp"),
+    ),
+    MadeBook(
+        kind="compounds broken at a line's end",
+        text=plain(
+            "CHAPTER I",
+            "CHAPTER II",
+            text="On the wall of the ferry house there hung, as everybody knew, a twenty-\nfive-year-old whip, which the ferryman always called his cat-o'-\nnine-tails, and beside it hung the lantern of his good old mother-\nin-law, which was more than half as old; beside the lan-\ntern hung nothing.",
+        ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("a twenty-five-year-old whip", "cat-o'-nine-tails", "mother-in-law", "the lantern hung"),
+    ),
+        heads=("CHAPTER I", "CHAPTER II"),
+        present=("A twenty-five-year-old cat-o'-nine-tails hung by his mother-in-law's lantern.",),
+    ),
+    MadeBook(
         kind="illustrations glued to what follows them",
         text=plain(
             "[Illustration]CHAPTER I",
