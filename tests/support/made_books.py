@@ -568,9 +568,6 @@ LEFT_OUT = [
         heads=("CHAPTER I", "CHAPTER II"),
         present=("a twenty-five-year-old whip", "cat-o'-nine-tails", "mother-in-law", "the lantern hung"),
     ),
-        heads=("CHAPTER I", "CHAPTER II"),
-        present=("A twenty-five-year-old cat-o'-nine-tails hung by his mother-in-law's lantern.",),
-    ),
     MadeBook(
         kind="illustrations glued to what follows them",
         text=plain(
