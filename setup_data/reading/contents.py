@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
-from setup_data.reading.headings import SENTENCE_END, Head, is_title, listed_heads, number_head, worded_head
+from setup_data.reading.headings import (
+    SENTENCE_END,
+    Head,
+    is_title,
+    listed_heads,
+    may_be_heading,
+    number_head,
+    spaced_head,
+    worded_head,
+)
 from setup_data.reading.view import PAGE_AT_END, View, same_words
 
 # What may stand between two entries: in a table that is announced, and in one that is not.
@@ -36,8 +47,28 @@ def loose_key(head: Head) -> Key:
 
 
 def _entries(view: View) -> list[Head]:
+    """What a table may list, chapters and parts and numbers, in reading order."""
     heads = {i: head for i, head in view.worded.items() if head.kind in ("chapter", "division", "special")}
-    return [head for _, head in sorted((view.numbered | heads).items())]
+    heads |= view.numbered
+    return [head for _, head in sorted((heads | _spaced(view, heads)).items())]
+
+
+def _spaced(view: View, heads: dict[int, Head]) -> dict[int, Head]:
+    """`IV The Well` in a paragraph of its own: an entry only directly beside other entries."""
+    found = {
+        i: head
+        for i, text in view.short.items()
+        if text[-1].isalnum()  # quick: no sentence
+        and i not in view.worded
+        and i not in heads
+        and may_be_heading(text)
+        and (head := spaced_head(i, text))
+    }
+    if not found:
+        return {}
+    neighbours = Counter(b for a, b in pairwise(view.live) if a in heads or a in found)
+    neighbours.update(a for a, b in pairwise(view.live) if b in heads or b in found)
+    return {i: head for i, head in found.items() if neighbours[i]}
 
 
 def _run(view: View, heads: list[Head], last: dict[Key, int], first: int, max_words: int) -> list[Head]:

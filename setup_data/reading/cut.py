@@ -29,6 +29,8 @@ MAX_PART_TITLE_WORDS = 20
 # Where this share of the bare headings have a short paragraph after them, it is their title, stop or not.
 MIN_TITLED_SHARE = 0.7
 MIN_TITLED = 3
+STOP = re.compile(r"[.!?…][\"'”’»)_]*$")
+DEDICATION = re.compile(r"_*(?:to|for|by|von|par|por|di|à|für|dem|der|для|посвящается) ", re.IGNORECASE)
 TRAILING_MARKS = re.compile(r"(?:\s*\[[^\]\n]{1,12}\])+$")
 # A title that ends with a stop is no longer than this, or says that it tells something ("In which ...").
 MAX_STOPPED_TITLE_WORDS = 8
@@ -216,6 +218,13 @@ def _is_prose(view: View, index: int) -> bool:
     return long_enough and bool(SENTENCE_END.search(text.strip())) and not CREDITS.match(text.lstrip("[_ "))
 
 
+def _may_open(view: View, index: int) -> bool:
+    """Whether a short paragraph directly before prose is its first sentence (`It began.`), and no title page."""
+    text = one_line(view.text(index))
+    is_titled = is_title(text.rstrip(".!?…")) or text.isupper() or bool(DEDICATION.match(text) or CREDITS.match(text))
+    return bool(STOP.search(text)) and not is_titled and index not in view.worded and index not in view.numbered
+
+
 def _open(view: View, outline: Outline, cut: Cut, first: int, title: str) -> None:
     """What stands before the first heading: front matter, or a chapter whose heading is missing."""
     before = [i for i in range(first) if view.fates[i] is None]
@@ -226,7 +235,10 @@ def _open(view: View, outline: Outline, cut: Cut, first: int, title: str) -> Non
     by_regex = outline.found_by == "--chapter_regex"
     opens = is_late or by_regex or (head.number is None and head.kind == "title" and not fronts)
     enough = 1 if by_regex else 20 if is_late else MIN_OPENING_WORDS
-    blocks = [i for i in before if prose and i >= prose[0]]
+    first_prose = before.index(prose[0]) if prose else len(before)
+    while first_prose and prose and _may_open(view, before[first_prose - 1]):
+        first_prose -= 1
+    blocks = before[first_prose:]
     if fronts and by_regex and not is_late:
         blocks = [i for i in blocks if i < fronts[0]]
     if not opens or sum(view.words[i] for i in blocks) < enough:

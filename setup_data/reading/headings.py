@@ -200,16 +200,19 @@ def _entry_head(line: str) -> Head | None:
     """The chapter, part or number that a line of a contents table lists."""
     if len(line) > MAX_LISTED_LINE_CHARS or not may_be_heading(line):
         return None
-    return _story_head(line) or _spaced_head(_stripped(line))
+    return _story_head(line) or spaced_head(0, line)
 
 
-def _spaced_head(line: str) -> Head | None:
-    """`IV The Well`: a number and a title without a stop, which only the lines around it tell from a sentence."""
+def spaced_head(index: int, line: str) -> Head | None:
+    """`IV The Well`: a number and a title without a stop, which only what stands around tells from a sentence."""
+    line = _stripped(line)
     number = number_at(line)
     title = line[number.end :].strip() if number and line[number.end : number.end + 1] == " " else ""
     if number is None or number.value is None or not is_title(title):
         return None
-    return Head(index=0, kind="number", number=number.value, style=number.style, label=line[: number.end], title=title)
+    return Head(
+        index=index, kind="number", number=number.value, style=number.style, label=line[: number.end], title=title
+    )
 
 
 def listed_heads(text: str) -> list[Head]:

@@ -271,6 +271,17 @@ CHAPTERS = [
         says=("a first heading is missing",),
     ),
     MadeBook(
+        kind="missing first heading above two very short paragraphs",
+        text=plain(
+            "II",
+            "III",
+            front=f'LAMPS\n\nA Novel.\n\nLondon, 1871.\n\nTo my dog.\n\nIt began.\n\n"Who is there?"\n\n{TEXT}',
+        ),
+        heads=("I", "II", "III"),
+        present=('It began.\n\n"Who is there?"\n\nThe rain',),
+        absent=("London", "my dog"),
+    ),
+    MadeBook(
         kind="missing first heading under a title page",
         text=plain("II", "III", front=f"THE LAMP\n\nby\n\nAN AUTHOR\n\n\n{TEXT}"),
         heads=("I", "II", "III"),
@@ -500,6 +511,24 @@ LEFT_OUT = [
         kind="contents right before the first chapter, in one paragraph, numbers starting over",
         text=plain(*NUMBERED_PARTS, front=TITLE_PAGE + "BOOK ONE\n1\n2\n3\nBOOK TWO\n1\n2\n3"),
         heads=("BOOK ONE, 1", "BOOK ONE, 2", "BOOK ONE, 3", "BOOK TWO, 1", "BOOK TWO, 2", "BOOK TWO, 3"),
+    ),
+    MadeBook(
+        kind="contents without a heading, Romans without a stop before their titles",
+        text=plain(
+            *(
+                "EPOCH ONE\n\n\nI\n\nThe Horse's",
+                "II\n\nThe Quay",
+                "EPOCH TWO\n\n\nIII\n\nThe Well",
+                "IV\n\nThe Sea-dog",
+            ),
+            front=f"{TITLE_PAGE}EPOCH ONE\n\nI The Horse's\n\nII The Quay\n\nEPOCH TWO\n\nIII The Well\n\nIV The Sea-dog",
+        ),
+        heads=(
+            "EPOCH ONE, I The Horse's",
+            "EPOCH ONE, II The Quay",
+            "EPOCH TWO, III The Well",
+            "EPOCH TWO, IV The Sea-dog",
+        ),
     ),
     MadeBook(
         kind="contents with leaders and pages, parts among them",
