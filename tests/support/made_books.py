@@ -515,19 +515,13 @@ LEFT_OUT = [
     MadeBook(
         kind="contents without a heading, Romans without a stop before their titles",
         text=plain(
-            *(
-                "EPOCH ONE\n\n\nI\n\nThe Horse's",
-                "II\n\nThe Quay",
-                "EPOCH TWO\n\n\nIII\n\nThe Well",
-                "IV\n\nThe Sea-dog",
-            ),
-            front=f"{TITLE_PAGE}EPOCH ONE\n\nI The Horse's\n\nII The Quay\n\nEPOCH TWO\n\nIII The Well\n\nIV The Sea-dog",
+            *("EPOCH ONE\n\n\nI\n\nThe Horse's", "II\n\nThe Quay", "EPOCH TWO\n\n\nIII\n\nThe Well"),
+            *("IV\n\nThe Sea-dog", "V\n\nThe Rain", "VI\n\nThe Lamp"),
+            front=f"{TITLE_PAGE}EPOCH ONE\n\nI The Horse's\n\nII The Quay\n\nEPOCH TWO\n\nIII The Well\n\nIV The Sea-dog\n\nV The Rain\n\nVI The Lamp",
         ),
         heads=(
-            "EPOCH ONE, I The Horse's",
-            "EPOCH ONE, II The Quay",
-            "EPOCH TWO, III The Well",
-            "EPOCH TWO, IV The Sea-dog",
+            *("EPOCH ONE, I The Horse's", "EPOCH ONE, II The Quay", "EPOCH TWO, III The Well"),
+            *("EPOCH TWO, IV The Sea-dog", "EPOCH TWO, V The Rain", "EPOCH TWO, VI The Lamp"),
         ),
     ),
     MadeBook(
