@@ -126,6 +126,7 @@ def run(command: Sequence[str], log_path: Path) -> int:
             code = process.wait()
         except KeyboardInterrupt:  # the command got it too: let it stop its own workers
             process.wait()
+            screen.show(f"interrupted: the same command goes on from what is there (log: {log_path})", is_bar=False)
             return 130
         for follower in followers:
             follower.join(timeout=5)  # a worker that outlives the command may hold the pipe open

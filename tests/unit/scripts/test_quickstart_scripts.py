@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +84,24 @@ def test_a_failed_step_shows_why_names_its_log_and_keeps_its_code(tmp_path: Path
     assert result.returncode == 7
     assert "error: the cause" in result.stderr
     assert f"failed with code 7; its whole output is in {tmp_path / 'logs' / 'step.log'}" in result.stderr
+
+
+def test_ctrl_c_says_that_the_command_goes_on_from_there(tmp_path: Path) -> None:
+    code = "import sys, time\nprint('ready', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(130)"
+    log = tmp_path / "log"
+    step = subprocess.Popen(
+        [sys.executable, run_step.__file__, "--log", str(log), "--", sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup's shell ignores it
+    )
+    assert step.stdout is not None
+    while step.stdout.readline() != "ready\n":
+        pass
+    os.killpg(step.pid, signal.SIGINT)  # a terminal sends it to both
+    assert step.stdout.read() == f"interrupted: the same command goes on from what is there (log: {log})\n"
+    assert step.wait(timeout=10) == 130
 
 
 def test_the_report_compares_the_first_with_the_last_evaluation() -> None:
