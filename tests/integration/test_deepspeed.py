@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from openrlhf.cli import export_hf
 from openrlhf.utils.checkpoints import newest_checkpoint
 from openrlhf.utils.deepspeed.optimizer import lr_factor, parameter_groups
+from openrlhf.utils.network import LOOPBACK, free_port
 from support.deepspeed_worker import (
     CONFIGS,
     MAX_NORM,
@@ -59,9 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ranks(request: pytest.FixtureRequest, folder: Path) -> list[dict[Any, Any]]:
     """What each rank found, in rank order."""
     world_size = request.param
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port(LOOPBACK)
     torch.multiprocessing.spawn(run_rank, (world_size, port, str(folder)), nprocs=world_size)
     return [torch.load(folder / f"results_{world_size}_{rank}.pt") for rank in range(world_size)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
+from openrlhf.utils.network import LOOPBACK, free_port
 from support.finite_worker import CONFIGS, run_rank
 from support.tiny_run import make_model
 
@@ -20,9 +20,7 @@ WORLD_SIZE = 2
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     world: Path = tmp_path_factory.mktemp("finite")
     make_model(world / "model")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port(LOOPBACK)
     torch.multiprocessing.spawn(run_rank, (WORLD_SIZE, port, str(world)), nprocs=WORLD_SIZE)
     return [torch.load(world / f"finite_{rank}.pt") for rank in range(WORLD_SIZE)]
 

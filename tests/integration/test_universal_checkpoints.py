@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
+from openrlhf.utils.network import LOOPBACK, free_port
 from support.deepspeed_worker import VOCAB_SIZE
 from support.tiny_models import FOR_ZERO_3, random_model
 from support.universal_worker import IMPOSSIBLE, PAIRS, run_rank
@@ -32,9 +32,7 @@ def results(folder: Path) -> dict[tuple[int | None, int], dict[Any, Any]]:
     runs: list[tuple[int, bool, int | None]] = [(1, True, None), (2, True, 1), (1, False, 2)]
     found = {}
     for world_size, saves, source in runs:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
+        port = free_port(LOOPBACK)
         torch.multiprocessing.spawn(run_rank, (world_size, port, str(folder), saves, source), nprocs=world_size)
         found[source, world_size] = torch.load(folder / f"results_{source}_{world_size}_0.pt")
     return found

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf.errors import UserError
-from openrlhf.utils.checkpoints import COMPLETE, Checkpoint, damaged_file, newest_checkpoint, read_marker
+from openrlhf.utils.checkpoints import ACTOR_FOLDER, COMPLETE, Checkpoint, damaged_file, newest_checkpoint, read_marker
 from openrlhf.utils.jsonl import read_jsonl
 
-ACTOR_FOLDER = "_actor"
 LEVELS = 4
 """So many folders above a checkpoint its run's record is looked for: RUN/checkpoint/NAME/_actor/global_stepN."""
 

@@ -123,9 +123,9 @@ def kill_workers() -> None:
 
 def resume_advice(config: TrainConfig) -> str:
     """How the run goes on, as far as it can."""
-    from openrlhf.utils.checkpoints import newest_checkpoint
+    from openrlhf.utils.checkpoints import ACTOR_FOLDER, newest_checkpoint
 
-    path = Path(config.checkpoint.ckpt_path) / "_actor"
+    path = Path(config.checkpoint.ckpt_path) / ACTOR_FOLDER
     checkpoint = newest_checkpoint(path) if path.is_dir() else None
     if checkpoint is None:
         return "There is no complete checkpoint to resume from (--save_steps makes them)."

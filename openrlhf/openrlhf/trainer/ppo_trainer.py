@@ -29,7 +29,6 @@ from openrlhf.trainer.ppo_utils.policy_update import PolicyUpdate
 from openrlhf.trainer.ppo_utils.rollout_metrics import EQUAL_REWARDS, summary
 from openrlhf.trainer.ppo_utils.samples import Prompt
 from openrlhf.trainer.resume import (
-    ACTOR_FOLDER,
     ResumePoint,
     TrainState,
     log_changes,
@@ -37,6 +36,7 @@ from openrlhf.trainer.resume import (
     run_settings,
 )
 from openrlhf.trainer.tracking import MetricsLogger
+from openrlhf.utils.checkpoints import ACTOR_FOLDER
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.disk import WriteError
 from openrlhf.utils.logging import init_logger

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 from openrlhf.config import CheckpointConfig, DeepspeedConfig, ModelConfig, TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.models.generation import mend_generation_config
-from openrlhf.trainer.resume import ACTOR_FOLDER
+from openrlhf.utils.checkpoints import ACTOR_FOLDER
 from openrlhf.utils.disk import check_writable, describe_room, existing_parent, free_bytes
 from openrlhf.utils.model_config import get_model_config
 

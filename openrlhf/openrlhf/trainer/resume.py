@@ -18,7 +18,7 @@ from typing import Any
 from openrlhf.config import TrainConfig
 from openrlhf.datasets import PromptDataset
 from openrlhf.errors import UserError
-from openrlhf.utils.checkpoints import Checkpoint
+from openrlhf.utils.checkpoints import ACTOR_FOLDER, Checkpoint
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.logging import init_logger
 
@@ -39,8 +39,6 @@ FIXED = (
     "reward.remote_rm_url",
     "prompts_sha256",
 )
-ACTOR_FOLDER = "_actor"
-"""Below `--ckpt_path`: the policy's checkpoints, as upstream names it."""
 # Where a run writes, runs and reports is no part of what it computes (and the W&B key does not belong in checkpoints).
 LEFT_OUT = ("checkpoint", "tracking", "placement", "engine")
 

@@ -53,17 +53,15 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     `remove_leftovers` gives it its name back.
     """
     target = _prepare_target(path)
-    aside, replaced = _aside(target, "partial"), _aside(target, "replaced")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    replaced = _aside(target, "replaced")
     try:
-        yield aside
-        fsync_tree(aside)
-        if target.exists():
-            os.rename(target, replaced)
-        os.rename(aside, target)
+        with temporary_directory(target) as aside:
+            yield aside
+            fsync_tree(aside)
+            if target.exists():
+                os.rename(target, replaced)
+            os.rename(aside, target)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
         if replaced.exists() and not target.exists():
             os.rename(replaced, target)
         raise
@@ -73,7 +71,10 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_directory(path: str | Path) -> Iterator[Path]:
-    """Yields a new empty folder beside `path`, removed at the end; after a crash `remove_leftovers` finds it."""
+    """Yields a new empty folder beside `path`, removed at the end unless it has moved.
+
+    After a crash `remove_leftovers` finds it.
+    """
     aside = _aside(_prepare_target(path), "partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()

@@ -38,6 +38,8 @@ logger = init_logger(__name__)
 COMPLETE = "COMPLETE"
 INCOMPLETE = "INCOMPLETE"
 LATEST = "latest"
+ACTOR_FOLDER = "_actor"
+"""Below `--ckpt_path`: the policy's checkpoints, as upstream names it."""
 MODEL_FILES = "model_files"
 GB = 10**9
 READ_BYTES = 2**23

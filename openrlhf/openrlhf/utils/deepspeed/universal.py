@@ -1,8 +1,8 @@
 """Continues from a checkpoint of another number of ranks or another ZeRO stage, through DeepSpeed's universal form.
 
-What DeepSpeed 0.19.8 can do, tried on one and two ranks in fp32 (`tests/integration/test_deepspeed.py`): stages 1 and 2
-into each other, stage 3 into itself, stage 0 into itself, each with any number of ranks. It cannot go between stage 3
-and the others (its files have other names and another form), nor into or out of stage 0.
+What DeepSpeed 0.19.8 can do, tried on one and two ranks in fp32 (`tests/integration/test_universal_checkpoints.py`):
+stages 1 and 2 into each other, stage 3 into itself, stage 0 into itself, each with any number of ranks. It cannot
+go between stage 3 and the others (its files have other names and another form), nor into or out of stage 0.
 """
 
 from __future__ import annotations
