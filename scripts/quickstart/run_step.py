@@ -20,10 +20,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from openrlhf.utils.logging import is_our_line
+
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WORKER = re.compile(r"^\((?:\S+ )?pid=\d+[^)]*\) ?")
 """Ray's prefix of a worker's line."""
-OUR_LOG = re.compile(r"^\d\d:\d\d:\d\d (?:INFO|WARNING|ERROR|CRITICAL) \[\d+\] ")
 BAR = re.compile(r"^(?P<name>[^|:]{1,40}): +\d+%\|")
 LIBRARY_BARS = ("Loading", "Converting", "Writing", "Fetching", "Capturing", "Saving", "Processed", "Map", "Generating")
 DEEPSPEED_LOG = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:,]+\] \[")
@@ -38,7 +39,7 @@ def visible(segment: str, *, from_stdout: bool) -> tuple[str, bool] | None:
     bar = BAR.match(bare)
     if bar:
         return None if bar["name"].startswith(LIBRARY_BARS) else (bare, True)
-    if OUR_LOG.match(bare):
+    if is_our_line(bare):
         return bare, False
     of_command = from_stdout and bare == text and not DEEPSPEED_LOG.match(text)
     return (text, False) if of_command else None

@@ -1,6 +1,11 @@
 """Rank-aware logging: rank 0 speaks from INFO on, every other rank only from WARNING on.
 
-`OPENRLHF_LOG_LEVEL` (DEBUG, INFO, WARNING, ...) sets the level; DEBUG also lets every rank and every library speak.
+    12:32:54  step 1/2  reward 0.5
+    12:32:54  WARNING: every reward is equal
+    12:32:54  ERROR (rank 3): the disk is full
+
+`OPENRLHF_LOG_LEVEL` (DEBUG, INFO, WARNING, ...) sets the level; DEBUG also lets every rank and every library speak, and
+names each line's logger.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from pathlib import Path
 from openrlhf.errors import UserError
 
 ROOT_NAME = "openrlhf"
-OUR_LINE = re.compile(r"^\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL) \[\d+\] openrlhf\b")
+OUR_LINE = re.compile(r"^\d\d:\d\d:\d\d  (?=\S)")
 NOISY_LIBRARIES = ("DeepSpeed", "transformers", "accelerate", "torch.distributed", "filelock", "httpx")
 
 
@@ -27,12 +32,31 @@ def log_level() -> int:
     return levels[name]
 
 
+class LineFormatter(logging.Formatter):
+    """Time and message; what is worse than INFO says so, and a rank other than 0 its number."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s  %(head)s%(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.__dict__["head"] = _head(record)
+        return super().format(record)
+
+
+def _head(record: logging.LogRecord) -> str:
+    verbose = logging.getLogger(ROOT_NAME).level <= logging.DEBUG
+    words = [record.levelname] if record.levelno != logging.INFO or verbose else []
+    words += [record.name] if verbose else []
+    rank = os.environ.get("RANK", "0")  # read per record: workers learn their rank after the loggers are made
+    words += [f"(rank {rank})"] if rank != "0" else []
+    return " ".join(words) + ": " if words else ""
+
+
 class _RankFilter(logging.Filter):
-    """Keeps other ranks' INFO out. RANK is read per record: workers learn their rank after the loggers are made."""
+    """Keeps other ranks' INFO out."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         rank = os.environ.get("RANK", "0")
-        record.__dict__["rank"] = rank
         return rank == "0" or record.levelno >= logging.WARNING or logging.getLogger(ROOT_NAME).level <= logging.DEBUG
 
 
@@ -59,7 +83,7 @@ def add_log_file(path: Path) -> None:
 
 
 def _add_handler(handler: logging.Handler) -> None:
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(rank)s] %(name)s: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(LineFormatter())
     handler.addFilter(_RankFilter())
     logging.getLogger(ROOT_NAME).addHandler(handler)
 

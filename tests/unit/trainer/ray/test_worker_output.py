@@ -12,7 +12,7 @@ from ray.experimental.tqdm_ray import RAY_TQDM_MAGIC
 from openrlhf.trainer.ray import worker_output
 from openrlhf.trainer.ray.worker_output import WorkerOutput, prefixed
 
-OURS = "12:32:54 INFO [0] openrlhf.trainer.ppo_trainer: step 1/2: reward 0.5"
+OURS = "12:32:54  step 1/2: reward 0.5"
 
 
 def batch(*lines: str, is_err: bool = False, ip: str = "127.0.0.1") -> dict:
