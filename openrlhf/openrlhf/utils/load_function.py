@@ -38,6 +38,24 @@ def load_function(spec: str, *, num_arguments: int) -> Callable[..., Any]:
     return function
 
 
+def call_function(function: Callable[..., Any], *arguments: Any, spec: str, source: str, where: str) -> Any:
+    """What a function that `load_function` found returns.
+
+    Args:
+        spec: where it was found, as `file.py:name`.
+        source, where: how messages name the function, and what it is called for.
+
+    Raises:
+        UserError: it raised something; the message says what, in which line of its file, and for what.
+    """
+    try:
+        return function(*arguments)
+    except (Exception, SystemExit) as error:  # the function is the user's: it may raise anything
+        path = Path(spec.rpartition(":")[0])
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{source} raised {what:.300} (at {path}{_line(error, path)}) for {where}") from error
+
+
 def _load_module(path: Path) -> ModuleType:
     module_name = f"user_function_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import SamplingConfig, TrainConfig
 from openrlhf.datasets.prompts_dataset import ResolveDatapoint
+from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor
 from openrlhf.models.shared_prefix import SharedPrefixBatch, pack_shared_prefix
 from openrlhf.trainer.ppo_utils.advantages import (
@@ -25,7 +26,7 @@ from openrlhf.trainer.ppo_utils.advantages import (
     whiten,
     whitening_sums,
 )
-from openrlhf.trainer.ppo_utils.finite import non_finite_samples, refuse_non_finite
+from openrlhf.trainer.ppo_utils.finite import describe_prompt, non_finite_samples, refuse_non_finite
 from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.rollout import (
@@ -131,7 +132,7 @@ class RemoteExperienceMaker:
         groups = [group.samples for group in pending]
         old_logprobs = self._policy_logprobs(groups, timer, metrics) if self.overlap_reference else None
         with timer.phase("score"):
-            scored = [group.scored() for group in pending]
+            scored = self._scored(pending)
             ref_logprobs = [group.wait_ref_logprobs and group.wait_ref_logprobs() for group in pending]
         if old_logprobs is None:
             old_logprobs = self._policy_logprobs(groups, timer, metrics)
@@ -157,7 +158,7 @@ class RemoteExperienceMaker:
         pending = self._start(prompts, sampling, seed, timer, with_reference=False)
         self.reference.close_phase()  # the ranks agree on the number of forwards
         with timer.phase("score"):
-            scored = [group.scored() for group in pending]
+            scored = self._scored(pending)
         nothing: list[None] = [None] * len(scored)
         check_rollout(scored, nothing, nothing, where=f"evaluation after step {step}")
         return scored
@@ -192,6 +193,19 @@ class RemoteExperienceMaker:
             wait_rewards=self.start_rewards(samples),
             wait_ref_logprobs=self._start_reference_logprobs(samples) if with_reference else None,
         )
+
+    def _scored(self, pending: Sequence[PendingGroup]) -> list[ScoredSamples]:
+        """Waits for the rewards. Raises UserError where the task gives not one for each sample."""
+        source = f"the reward of {type(self).__name__}"
+        scored = []
+        for group in pending:
+            try:
+                scored.append(group.scored())
+            except Exception as error:  # of the task's own code
+                error.add_note(f"in {source}, for {describe_prompt(group.samples.prompt)}")
+                raise
+            check_counts(scored[-1], source=source)
+        return scored
 
     # ---- log-probs ---------------------------------------------------------------------------------------------
 
@@ -240,6 +254,18 @@ class RemoteExperienceMaker:
         flat = [tokens for group in advantages for tokens in group]
         whitened = iter(whiten(flat, **all_reduce(whitening_sums(flat), op="sum")))
         return [[next(whitened) for _ in group] for group in advantages]
+
+
+def check_counts(group: ScoredSamples, *, source: str) -> None:
+    """Raises UserError, naming `source` and prompt, where a group has not a reward, or a metric, for each sample."""
+    num_samples = len(group.samples.completions)
+    lists = {"rewards": group.rewards.rewards, **group.rewards.metrics}
+    for name, values in lists.items():
+        if len(values) != num_samples:
+            where = describe_prompt(group.samples.prompt)
+            raise UserError(
+                f"{source} gave {len(values)} {name} for the {num_samples} samples of {where}; give one each"
+            )
 
 
 def check_rollout(

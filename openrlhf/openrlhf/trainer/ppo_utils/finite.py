@@ -20,10 +20,15 @@ class NonFiniteError(FloatingPointError):
     """A number that training needs is NaN or infinite. The message says which, in which step and where."""
 
 
+def describe_prompt(prompt: Prompt) -> str:
+    """`prompt 3 (datapoint 'x')`."""
+    datapoint = "" if prompt.datapoint_id is None else f" (datapoint {prompt.datapoint_id!r})"
+    return f"prompt {prompt.index}{datapoint}"
+
+
 def describe_samples(prompt: Prompt, indices: Sequence[int]) -> str:
     """`prompt 3 (datapoint 'x'), sample 0, 2`."""
-    datapoint = "" if prompt.datapoint_id is None else f" (datapoint {prompt.datapoint_id!r})"
-    return f"prompt {prompt.index}{datapoint}, sample {', '.join(map(str, indices))}"
+    return f"{describe_prompt(prompt)}, sample {', '.join(map(str, indices))}"
 
 
 def non_finite_samples(samples: Samples, values: Mapping[str, Sequence[Tensor | Sequence[float]]]) -> Iterator[str]:

@@ -11,8 +11,9 @@ from openrlhf.config import TrainConfig
 from openrlhf.datasets.prompts_dataset import Prompt
 from openrlhf.errors import UserError
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.finite import describe_prompt
 from openrlhf.trainer.ppo_utils.samples import Rewards, Samples
-from openrlhf.utils.load_function import load_function
+from openrlhf.utils.load_function import call_function, load_function
 from openrlhf.vr_cli.rewards import finite_number
 
 
@@ -47,17 +48,18 @@ class RewardFileFunction:
     """
 
     def __init__(self, path: str) -> None:
-        self._name = f"{path}: reward_func"
-        self._function: Callable[..., Any] = load_function(f"{path}:reward_func", num_arguments=3)
+        self._name, self._spec = f"{path}: reward_func", f"{path}:reward_func"
+        self._function: Callable[..., Any] = load_function(self._spec, num_arguments=3)
 
     def __call__(self, samples: Samples) -> Rewards:
-        """Raises UserError, naming file, prompt and sample, where it returns anything but G finite numbers."""
+        """Raises UserError, naming file, prompt and sample, where it raises or returns no G finite numbers."""
         prompt, num_samples = samples.prompt, len(samples.responses)
         queries = [prompt.text + response for response in samples.responses]
         labels = [prompt.datapoint.get("label")] * num_samples
-        returned = self._function(queries, [prompt.text] * num_samples, labels)
-        datapoint = "" if prompt.datapoint_id is None else f" (datapoint {prompt.datapoint_id!r})"
-        where = f"prompt {prompt.index}{datapoint}"
+        where = describe_prompt(prompt)
+        prompts = [prompt.text] * num_samples
+        called = {"spec": self._spec, "source": self._name, "where": where}
+        returned = call_function(self._function, queries, prompts, labels, **called)
         values = _as_list(returned)
         if values is None or len(values) != num_samples:
             shown = f"{' '.join(repr(returned).split()):.60} ({type(returned).__name__})"

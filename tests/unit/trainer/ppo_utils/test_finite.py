@@ -1,15 +1,17 @@
 """What is not finite in a group is named with its prompt and samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 
+from openrlhf.errors import UserError
 from openrlhf.trainer.ppo_utils import finite
-from openrlhf.trainer.ppo_utils.experience_maker import check_rollout
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, check_counts, check_rollout
 from openrlhf.trainer.ppo_utils.finite import NonFiniteError, non_finite_samples, refuse_non_finite
-from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
+from openrlhf.trainer.ppo_utils.rollout import PendingGroup, ScoredSamples
 from openrlhf.trainer.ppo_utils.samples import Completion, Prompt, Rewards, Samples
 
 COMPLETIONS = [Completion(token_ids=[1], logprobs=[-1.0], finish_reason="stop")] * 3
@@ -68,3 +70,29 @@ def test_a_problem_of_another_rank_is_raised_here_too(monkeypatch):
     )
     with pytest.raises(NonFiniteError, match="evaluation after step 2: reward not finite for prompt 1"):
         refuse_non_finite([], where="evaluation after step 2")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "metrics", "what"),
+    [([0.0] * 2, {}, "2 rewards"), ([], {}, "0 rewards"), ([0.0] * 3, {"novelty": [1.0] * 4}, "4 novelty")],
+)
+def test_a_task_that_gives_another_number_of_rewards_is_named(rewards, metrics, what):
+    """`zip` would have trained on the first samples alone, or failed far from the cause."""
+    given = ScoredSamples(samples=group("a"), rewards=Rewards(rewards=rewards, metrics=metrics))
+    with pytest.raises(UserError) as error:
+        check_counts(given, source="the reward of Mine")
+    expected = f"the reward of Mine gave {what} for the 3 samples of prompt 4 (datapoint 'a'); give one each"
+    assert str(error.value) == expected
+
+
+def waiting(wait: Callable[[], Rewards]) -> PendingGroup:
+    return PendingGroup(samples=group("a"), wait_rewards=wait, wait_ref_logprobs=None)
+
+
+def test_what_a_task_raises_says_for_which_prompt():
+    maker: Any = object.__new__(RemoteExperienceMaker)
+    with pytest.raises(ZeroDivisionError) as error:
+        maker._scored([waiting(lambda: Rewards(rewards=[1 / 0]))])
+    assert error.value.__notes__ == ["in the reward of RemoteExperienceMaker, for prompt 4 (datapoint 'a')"]
+    with pytest.raises(UserError, match="the reward of RemoteExperienceMaker gave 1 rewards"):
+        maker._scored([waiting(lambda: Rewards(rewards=[0.0]))])

@@ -62,6 +62,17 @@ def test_anything_else_gets_one_sentence(tmp_path, value, what):
     assert "\n" not in message
 
 
-def test_errors_inside_the_file_surface_as_they_are(tmp_path):
-    with pytest.raises(ZeroDivisionError):
-        rewards(tmp_path, "return 1 / 0")
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_what_it_raises_comes_with_function_line_and_prompt(tmp_path, body, what):
+    with pytest.raises(UserError) as error:
+        rewards(tmp_path, body)
+    file = tmp_path / "file.py"
+    assert str(error.value) == f"{file}: reward_func raised {what} (at {file}:3) for prompt 4 (datapoint 'row-7')"
+    assert error.value.__cause__ is not None  # with its traceback
