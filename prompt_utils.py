@@ -36,6 +36,7 @@ __all__ = [
     "build_reasoning_messages",
     "extract_plan",
     "extract_synopsis",
+    "has_plan_marker",
     "plan_prompts",
 ]
 
@@ -158,6 +159,17 @@ def extract_plan(response: str) -> str:
     The marker may be emphasised, a heading or a list item, and at the start of a line it may have any case. One with
     nothing after it does not count. All of the response where there is none. Blank only if the response is blank.
     """
+    plan = _announced_plan(response)
+    return response.strip() if plan is None else plan
+
+
+def has_plan_marker(response: str) -> bool:
+    """Whether a response announces its plan, as `extract_plan` finds it."""
+    return _announced_plan(response) is not None
+
+
+def _announced_plan(response: str) -> str | None:
+    """What follows the last marker that something follows; None without one."""
     markers = [match for match in PLAN_MARKER.finditer(response) if _announces_plan(match)]
     end = len(response)
     for marker in reversed(markers):
@@ -165,7 +177,7 @@ def extract_plan(response: str) -> str:
         if plan.strip("*_"):
             return _without_open_emphasis(plan, marker)
         end = marker.start()
-    return response.strip()
+    return None
 
 
 def _announces_plan(match: re.Match[str]) -> bool:
@@ -188,7 +200,7 @@ def _without_open_emphasis(plan: str, marker: re.Match[str]) -> str:
 def plan_prompts(settings: Mapping[str, bool]) -> PlanPrompts:
     """What scores a plan, with the settings that a baseline was computed with (its provenance's `prompt_settings`)."""
     planned_messages = partial(build_planned_messages, settings=PromptSettings.from_dict(settings))
-    return PlanPrompts(extract_plan=extract_plan, planned_messages=planned_messages)
+    return PlanPrompts(extract_plan=extract_plan, has_plan_marker=has_plan_marker, planned_messages=planned_messages)
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:

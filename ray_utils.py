@@ -13,7 +13,7 @@ import ray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from openrlhf.config import TrainConfig
+from openrlhf.config import RewardConfig, TrainConfig
 from openrlhf.datasets.blending import SourcedRow
 from openrlhf.datasets.prompts_dataset import ResolveDatapoint
 from openrlhf.models.limits import max_sequence_tokens
@@ -26,7 +26,13 @@ from openrlhf.utils.model_config import get_model_config
 from openrlhf.vr_cli.baseline_map import load_baseline_map
 from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths
 from openrlhf.vr_cli.provenance import Provenance
-from openrlhf.vr_cli.rewards import DEFAULT_TIERS, make_reward_function
+from openrlhf.vr_cli.rewards import (
+    DEFAULT_TIERS,
+    RewardFunction,
+    make_reward_function,
+    short_plan_penalty,
+    with_min_plan_tokens,
+)
 from prompt_utils import PROMPT_TEMPLATE_VERSION, plan_prompts
 
 logger = init_logger(__name__)
@@ -36,7 +42,14 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
     """An experience maker whose reward is VR-CLI, scored by the reference model."""
 
     reward_flags: ClassVar[frozenset[str]] = frozenset(
-        {"baseline_ppl_path", "reward_shape", "reward_tiers", "reward_function"}
+        {
+            "baseline_ppl_path",
+            "reward_shape",
+            "reward_tiers",
+            "reward_function",
+            "min_plan_tokens",
+            "short_plan_penalty",
+        }
     )
 
     def __init__(self, *, config: TrainConfig, **kwargs: Any) -> None:
@@ -46,7 +59,7 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
             prompts=plan_prompts(load_baseline_map(reward.baseline_ppl_path).provenance.prompt_settings),
             tokenizer=self.tokenizer,
             score_packs=self._submit,
-            reward_function=make_reward_function(reward.reward_shape, reward.reward_tiers, reward.reward_function),
+            reward_function=reward_function(reward),
             max_pack_tokens=config.batch.rollout_pack_tokens,
         )
 
@@ -109,6 +122,16 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
 
     def _submit(self, batches: Sequence[SharedPrefixBatch]) -> Callable[[], list[Tensor]]:
         return partial(ray.get, self.reference.submit(batches))
+
+
+def reward_function(reward: RewardConfig) -> RewardFunction:
+    """The reward of one plan, as the flags say."""
+    function = make_reward_function(reward.reward_shape, reward.reward_tiers, reward.reward_function)
+    if reward.min_plan_tokens is None:
+        return function
+    shape = None if reward.reward_function else reward.reward_shape
+    penalty = reward.short_plan_penalty or short_plan_penalty(shape)
+    return with_min_plan_tokens(function, reward.min_plan_tokens, penalty)
 
 
 class CustomStoryBasedActorModelRayActor(ActorModelRayActor):

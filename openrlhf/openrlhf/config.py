@@ -211,6 +211,10 @@ class RewardConfig:
     """Overrides the default tiers, as `0.05:0.5,1:0.9,2:1.0` (improvement in percent : reward)."""
     reward_function: str | None = None
     """`file.py:name`, instead of a named shape."""
+    min_plan_tokens: int | None = None
+    """A plan of fewer tokens is worth less; None: it is worth what it is worth."""
+    short_plan_penalty: float | None = None
+    """What each missing token costs; None: see `vr_cli.rewards.short_plan_penalty`."""
     remote_rm_url: str | None = None
 
 

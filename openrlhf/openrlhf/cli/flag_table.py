@@ -85,6 +85,11 @@ GROUPS = (
              to="reward.reward_tiers"),
         Flag("reward_function", str, None, "file.py:name, instead of a named shape", new=True,
              to="reward.reward_function"),
+        Flag("min_plan_tokens", int, None, "a plan of fewer tokens loses --short_plan_penalty for each missing one; "
+             "unset: plans may be empty", new=True, to="reward.min_plan_tokens", check=POSITIVE),
+        Flag("short_plan_penalty", float, None, "what a missing token costs, in the reward's unit; unset: 0.03, or 3 "
+             "where rewards are in percent", new=True, rare=True, to="reward.short_plan_penalty", check=POSITIVE,
+             needs="min_plan_tokens"),
         Flag("remote_rm_url", str, None, "Python file with reward_func, instead of VR-CLI", to="reward.remote_rm_url"),
         Flag("reward_clip_range", float, (-10, 10), "rewards are clipped to this range", count=2, rare=True,
              to="algorithm.reward_clip_range",

@@ -119,6 +119,12 @@ def _lengths(config: TrainConfig) -> Iterator[str]:
             f"--max_len {batch.max_len}: leaves a prompt of --prompt_max_len {batch.prompt_max_len} tokens no room for "
             "a response; raise it, or drop it (the sum of --prompt_max_len and --generate_max_len is used)"
         )
+    floor = config.reward.min_plan_tokens
+    if floor is not None and floor > batch.generate_max_len:
+        yield (
+            f"--min_plan_tokens {floor}: no response has more than --generate_max_len {batch.generate_max_len} tokens; "
+            "lower it, or raise that"
+        )
 
 
 def _placement(config: TrainConfig) -> Iterator[str]:
@@ -261,6 +267,8 @@ INSTEAD = {
     "reward_shape": VR_CLI,
     "reward_tiers": VR_CLI,
     "reward_function": VR_CLI,
+    "min_plan_tokens": VR_CLI,
+    "short_plan_penalty": VR_CLI,
     "remote_rm_url": "drop it, or run openrlhf.cli.train_ppo_ray",
     "label_key": "drop it, or run openrlhf.cli.train_ppo_ray",
 }

@@ -36,6 +36,8 @@ FIXED = (
     "reward.reward_shape",
     "reward.reward_tiers",
     "reward.reward_function",
+    "reward.min_plan_tokens",
+    "reward.short_plan_penalty",
     "reward.remote_rm_url",
     "prompts_sha256",
 )

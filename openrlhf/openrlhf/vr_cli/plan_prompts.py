@@ -13,5 +13,7 @@ class PlanPrompts:
 
     extract_plan: Callable[[str], str]
     """response -> plan."""
+    has_plan_marker: Callable[[str], bool]
+    """Whether a response says where its plan begins; otherwise all of it counts as the plan."""
     planned_messages: Callable[[dict[str, Any], str], list[dict[str, str]]]
     """(datapoint, plan) -> the conversation whose last message is the gold text."""

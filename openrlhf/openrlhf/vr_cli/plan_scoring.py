@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from openrlhf.datasets.chat import encode_marked, mark_special_strings
 from openrlhf.errors import UserError
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
 from openrlhf.vr_cli.baseline_map import baseline_likelihood
 from openrlhf.vr_cli.datapoints import Datapoint
 from openrlhf.vr_cli.gold_span import tokenize_with_gold
-from openrlhf.vr_cli.novelty import unseen_trigram_share
+from openrlhf.vr_cli.novelty import prompt_overlap, unseen_trigram_share
 from openrlhf.vr_cli.perplexity import Likelihood, gold_likelihood
 from openrlhf.vr_cli.plan_prompts import PlanPrompts
 from openrlhf.vr_cli.rewards import RewardFunction, RewardInputs, Rewards
@@ -119,10 +120,12 @@ class PlanScorer:
                 datapoint=sample.datapoint,
                 sample_index=index,
                 response=sample.response,
+                plan=plan,
+                num_plan_tokens=self._num_tokens(plan),
                 baseline=baseline_likelihood(sample.datapoint),
                 planned=likelihood,
             )
-            for index, (sample, likelihood) in enumerate(zip(samples, planned, strict=True))
+            for index, (sample, plan, likelihood) in enumerate(zip(samples, plans, planned, strict=True))
         ]
         return Rewards(
             rewards=[self.reward_function(i) for i in inputs],
@@ -132,11 +135,14 @@ class PlanScorer:
                 "nll_delta": [i.baseline.mean_nll - i.planned.mean_nll for i in inputs],
                 "planned_ppl": [i.planned.perplexity for i in inputs],
                 "baseline_ppl": [i.baseline.perplexity for i in inputs],
-                "unseen_trigram_share": [
-                    unseen_trigram_share(plan, sample.prompt_text) for plan, sample in zip(plans, samples, strict=True)
-                ],
+                "plan_length": [float(i.num_plan_tokens) for i in inputs],
+                "no_plan_marker_frac": [float(not self.prompts.has_plan_marker(i.response)) for i in inputs],
+                **_copying(plans, samples),
             },
         )
+
+    def _num_tokens(self, text: str) -> int:
+        return len(encode_marked(self.tokenizer, mark_special_strings(self.tokenizer, text)))
 
 
 def planned_sequence(
@@ -145,6 +151,18 @@ def planned_sequence(
     """The planned conversation of a datapoint, labels on its gold span. Raises ValueError where it has none."""
     gold = tokenize_with_gold(tokenizer, prompts.planned_messages(datapoint, plan))
     return LabeledSequence(token_ids=gold.token_ids, label_start=gold.gold_start)
+
+
+def _copying(plans: Sequence[str], samples: Sequence[PlanSample]) -> dict[str, list[float]]:
+    """How much of each plan is its prompt's: name -> a value a sample."""
+    overlaps = [prompt_overlap(plan, sample.prompt_text) for plan, sample in zip(plans, samples, strict=True)]
+    return {
+        "unseen_trigram_share": [
+            unseen_trigram_share(plan, sample.prompt_text) for plan, sample in zip(plans, samples, strict=True)
+        ],
+        "prompt_coverage": [coverage for coverage, _ in overlaps],
+        "prompt_density": [density for _, density in overlaps],
+    }
 
 
 def check_planned_lengths(

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from openrlhf.errors import UserError
-from openrlhf.utils.load_function import load_function
+from openrlhf.utils.load_function import call_function, load_function
 from openrlhf.vr_cli import perplexity
 from openrlhf.vr_cli.perplexity import Likelihood
 
@@ -24,6 +24,10 @@ class RewardInputs:
     """Which of the responses that are scored together this is; from 0."""
     response: str
     """The policy's whole response, reasoning included."""
+    plan: str
+    """What of it the reference model was shown."""
+    num_plan_tokens: int
+    """Of the reference model's tokenizer."""
     baseline: Likelihood
     """Of the gold text without a plan."""
     planned: Likelihood
@@ -136,12 +140,38 @@ def make_reward_function(shape: str = "tiers", tiers: str | None = None, custom:
         raise UserError(f"the reward function {custom!r} replaces the shape: give no shape or tiers beside it")
     if tiers is not None and shape != "tiers":
         raise UserError(f"reward tiers belong to the shape 'tiers', not to {shape!r}")
-    if custom is not None:  # errors inside the file surface as they are
-        return _checked(load_function(custom, num_arguments=1), custom)
+    if custom is not None:
+        return _checked(_own_function(custom), custom)
     if tiers is not None:
         own_tiers = parse_tiers(tiers)
         return _checked(lambda inputs: tiered_reward(inputs.improvement_pct, own_tiers), shape)
     return _checked(SHAPES[shape], shape)
+
+
+def _own_function(spec: str) -> RewardFunction:
+    function = load_function(spec, num_arguments=1)
+    return lambda inputs: call_function(function, inputs, spec=spec, source=_source(spec), where=inputs.where)
+
+
+def _source(name: str) -> str:
+    return f"the reward function {name!r}"
+
+
+def with_min_plan_tokens(function: RewardFunction, min_tokens: int, penalty: float) -> RewardFunction:
+    """The reward of `function`, less `penalty` for every token that a plan has fewer than `min_tokens`.
+
+    So silence is worth less than any plan that is not far worse, and of two plans that are too short the longer one is
+    worth more: where all of a group are, there still is a direction.
+    """
+    return lambda inputs: function(inputs) - penalty * max(0, min_tokens - inputs.num_plan_tokens)
+
+
+def short_plan_penalty(shape: str | None) -> float:
+    """What a missing token costs by default, in the unit of a shape's rewards (None: one's own).
+
+    3 % of perplexity are 0.03 nats: a plan that is 10 tokens short loses as much as very bad plans cost.
+    """
+    return 3.0 if shape in PERCENT_SHAPES else 0.03
 
 
 def _checked(function: RewardFunction, name: str) -> RewardFunction:
@@ -152,7 +182,7 @@ def _checked(function: RewardFunction, name: str) -> RewardFunction:
                 f"{inputs.baseline.perplexity} without a plan, {inputs.planned.perplexity} with it; check the "
                 "reference model's weights, or score in float32"
             )
-        return finite_number(function(inputs), source=f"the reward function {name!r}", where=inputs.where)
+        return finite_number(function(inputs), source=_source(name), where=inputs.where)
 
     return reward_function
 

@@ -152,6 +152,8 @@ NEW = {
     "reward_shape": "tiers",
     "reward_tiers": None,
     "reward_function": None,
+    "min_plan_tokens": None,
+    "short_plan_penalty": None,
     "eval_temperature": 0.7,
     "eval_top_p": 0.8,
     "eval_top_k": 20,

@@ -76,6 +76,9 @@ def test_an_unsupported_flag_is_refused_by_name_with_an_alternative(flag: Flag, 
         ("--train_batch_size 33", "more than the 32 samples of a rollout"),
         ("--eval_n_samples 2 --eval_temperature 0", "greedy"),
         ("--max_len 1024", "no room for a response"),
+        ("--min_plan_tokens 2000", "no response has more"),
+        ("--min_plan_tokens 0", "must be positive"),
+        ("--short_plan_penalty 0.1", "does nothing without --min_plan_tokens"),
         ("--prompt_max_len 4000", "the model has 4096 positions"),
         ("--vllm_tensor_parallel_size 2", "does not divide the model's 9 attention heads"),
         # placement and DeepSpeed
@@ -238,7 +241,14 @@ def test_the_engines_device_is_the_machines(num_gpus: int | None, device: str, m
 
 @pytest.mark.parametrize(
     "given",
-    ["--reward_shape binary", "--reward_tiers 1:1", "--reward_function file.py:name", "--baseline_ppl_path x.pkl"],
+    [
+        "--reward_shape binary",
+        "--reward_tiers 1:1",
+        "--reward_function file.py:name",
+        "--baseline_ppl_path x.pkl",
+        "--min_plan_tokens 8",
+        "--short_plan_penalty 0.5",
+    ],
 )
 def test_a_task_of_another_reward_refuses_the_flags_that_it_does_not_read(given: str) -> None:
     config = to_config(parse_args(given.split()))

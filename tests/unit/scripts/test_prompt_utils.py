@@ -21,6 +21,7 @@ from prompt_utils import (
     build_planned_messages,
     build_reasoning_messages,
     extract_plan,
+    has_plan_marker,
     plan_prompts,
     prompt_settings_from,
 )
@@ -234,6 +235,21 @@ def test_the_synopsis_can_be_read_back_from_every_prompt():
 )
 def test_plan_follows_the_last_marker(response, plan):
     assert extract_plan(response) == plan
+
+
+@pytest.mark.parametrize(
+    ("response", "announced"),
+    [
+        ("They meet. In summary: they meet.", True),
+        ("They meet.", False),
+        ("They meet. In summary:", False),  # nothing follows
+        ("So, in summary: prose", False),
+        ("", False),
+    ],
+)
+def test_a_marker_counts_if_a_plan_follows_it(response, announced):
+    assert has_plan_marker(response) is announced
+    assert plan_prompts(PromptSettings().to_dict()).has_plan_marker(response) is announced
 
 
 def test_plans_are_found_in_time_linear_in_the_response():

@@ -28,7 +28,11 @@ def planned_messages(datapoint: dict, plan: str) -> list[dict[str, str]]:
     ]
 
 
-PROMPTS = PlanPrompts(extract_plan=lambda response: response.split("=")[-1], planned_messages=planned_messages)
+PROMPTS = PlanPrompts(
+    extract_plan=lambda response: response.split("=")[-1],
+    has_plan_marker=lambda response: "=" in response,
+    planned_messages=planned_messages,
+)
 HARBOUR = with_baseline({"ask": "A harbour.", "gold": "No ship had called."}, "harbour", BASELINE)
 KEEPER = with_baseline({"ask": "The keeper.", "gold": "He wrote down every name that he knew."}, "keeper", BASELINE)
 
@@ -94,6 +98,20 @@ def test_rewards_of_several_groups_in_any_order_equal_plain_forwards(model, toke
     assert rewards.metrics["planned_ppl"] == pytest.approx([math.exp(nll) for nll in planned], rel=1e-5)
     assert rewards.metrics["baseline_ppl"] == pytest.approx([math.exp(6.0)] * 5)
     assert {len(values) for values in rewards.metrics.values()} == {5}
+
+
+def test_what_is_said_of_a_plan_itself(model, tokenizer):
+    """The prompt is "A harbour."; the second response has no marker (`=`) and counts whole."""
+    scorer = make_scorer(tokenizer, CountingScorer(model).forward)
+    plans = ["a harbour of ships", "a harbour", ""]
+    metrics = scorer.score(
+        [sample(HARBOUR, f"why={plans[0]}"), sample(HARBOUR, plans[1]), sample(HARBOUR, "=")]
+    ).metrics
+    assert metrics["plan_length"] == [len(tokenizer.encode(plan, add_special_tokens=False)) for plan in plans]
+    assert metrics["no_plan_marker_frac"] == [0.0, 1.0, 0.0]
+    assert metrics["unseen_trigram_share"] == [1.0, 0.0, 0.0]
+    assert metrics["prompt_coverage"] == [0.5, 1.0, 0.0]
+    assert metrics["prompt_density"] == [1.0, 2.0, 0.0]
 
 
 def test_equal_plans_are_scored_once_and_get_equal_rewards(tokenizer):

@@ -16,15 +16,19 @@ from openrlhf.vr_cli.rewards import (
     Tier,
     make_reward_function,
     parse_tiers,
+    short_plan_penalty,
     tiered_reward,
+    with_min_plan_tokens,
 )
 
 
-def inputs_of_ppl(planned: float, baseline: float = 4.0) -> RewardInputs:
+def inputs_of_ppl(planned: float, baseline: float = 4.0, num_plan_tokens: int = 4) -> RewardInputs:
     return RewardInputs(
         datapoint={"datapoint_id": "s/1"},
         sample_index=3,
         response="In summary: they meet.",
+        plan="they meet.",
+        num_plan_tokens=num_plan_tokens,
         baseline=Likelihood(nll_sum=3 * math.log(baseline), num_tokens=3),
         planned=Likelihood(nll_sum=3 * math.log(planned), num_tokens=3),
     )
@@ -120,6 +124,30 @@ def test_own_function_must_return_a_finite_number(tmp_path, value):
     file = reward_file(tmp_path, f"import torch\ndef reward(inputs): return {value}")
     with pytest.raises(UserError, match=r"my_reward\.py:reward' returned .* for datapoint 's/1', sample 3; .*finite"):
         make_reward_function(custom=f"{file}:reward")(inputs_of_ppl(3))
+
+
+def test_what_own_function_raises_comes_with_its_name_and_the_datapoint(tmp_path):
+    file = reward_file(tmp_path, "def reward(inputs):\n    return inputs.datapoint['genre']\n")
+    with pytest.raises(UserError) as error:
+        make_reward_function(custom=f"{file}:reward")(inputs_of_ppl(3))
+    expected = f"the reward function '{file}:reward' raised KeyError: 'genre' (at {file}:2)"
+    assert str(error.value) == f"{expected} for datapoint 's/1', sample 3"
+
+
+def test_a_plan_loses_for_every_token_that_it_is_short_of():
+    """The shape gives 25 (percent). 4 tokens of 10: 6 are missing, at 0.5 each."""
+    function = with_min_plan_tokens(make_reward_function("improvement"), 10, 0.5)
+    assert function(inputs_of_ppl(3, num_plan_tokens=4)) == pytest.approx(25.0 - 3.0)
+    assert function(inputs_of_ppl(3, num_plan_tokens=0)) == pytest.approx(25.0 - 5.0)
+    assert function(inputs_of_ppl(3, num_plan_tokens=10)) == function(inputs_of_ppl(3, num_plan_tokens=99))
+    assert function(inputs_of_ppl(3, num_plan_tokens=10)) == pytest.approx(25.0)
+
+
+def test_a_missing_token_costs_three_percent_in_the_rewards_own_unit():
+    assert {shape: short_plan_penalty(shape) for shape in SHAPES} == {
+        "tiers": 0.03, "improvement": 3.0, "positive": 3.0, "negative": 3.0, "binary": 0.03, "nll_delta": 0.03
+    }  # fmt: skip
+    assert short_plan_penalty(None) == 0.03
 
 
 @pytest.mark.parametrize(

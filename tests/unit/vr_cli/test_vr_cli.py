@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from openrlhf.vr_cli.novelty import unseen_trigram_share
+from openrlhf.vr_cli.novelty import prompt_overlap, unseen_trigram_share
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -43,3 +43,22 @@ def test_the_reward_imports_without_ray_deepspeed_and_vllm():
 )
 def test_unseen_trigram_share(plan, share):
     assert unseen_trigram_share(plan, prompt="Ann finds the old lamp.") == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("plan", "coverage", "density"),
+    [
+        # "the old lamp" (3 words) and "ann" (1) of "the old lamp, then Ann": 4 of 5 words, (9 + 1) / 5
+        ("the old lamp, then Ann", 4 / 5, 10 / 5),
+        # greedy: "ann finds the", then "lamp"; nothing of it is longer
+        ("Ann finds the lamp", 1.0, (9 + 1) / 4),
+        # the longest of several places: "the old lamp", not "the old"
+        ("the OLD lamp", 1.0, 9 / 3),
+        # runs do not cross the prompt's end
+        ("old door Ann", 1.0, (4 + 1) / 3),
+        ("Bo burns everything", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_overlap_with_the_prompt(plan, coverage, density):
+    assert prompt_overlap(plan, prompt="Ann finds the old lamp. The old door.") == pytest.approx((coverage, density))
