@@ -97,14 +97,19 @@ def datapoint_id(datapoint: Datapoint) -> str:
     return f"row-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def baseline_key(datapoint: Datapoint) -> str:
-    """The datapoint's key in the baseline map, if no other shares it: its next-chapter synopsis, or last user message.
+def brief(datapoint: Datapoint) -> str | None:
+    """What the policy is told of the gold text: the next-chapter synopsis, or the last user message. Stripped.
 
-    Stripped. A chapter without a synopsis has neither; its id stands in.
+    None for a chapter without a synopsis.
     """
     if is_messages_row(datapoint):
         return datapoint["messages"][-2]["content"].strip()
-    return (datapoint.get("next_chapter_synopsis") or "").strip() or datapoint_id(datapoint)
+    return (datapoint.get("next_chapter_synopsis") or "").strip() or None
+
+
+def baseline_key(datapoint: Datapoint) -> str:
+    """The datapoint's key in the baseline map, if no other shares it: its brief, or its id where it has none."""
+    return brief(datapoint) or datapoint_id(datapoint)
 
 
 def extract_synopsis(prompt_text: str) -> str | None:
