@@ -19,12 +19,13 @@ from openrlhf.datasets.prompts_dataset import ResolveDatapoint
 from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
-from openrlhf.trainer.ppo_utils.samples import Prompt, Rewards, Samples
+from openrlhf.trainer.ppo_utils.samples import ControlScore, Prompt, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.model_config import get_model_config
 from openrlhf.vr_cli.baseline_map import load_baseline_map
-from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths
+from openrlhf.vr_cli.controls import control_plans
+from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths, first_tokens
 from openrlhf.vr_cli.provenance import Provenance
 from openrlhf.vr_cli.rewards import (
     DEFAULT_TIERS,
@@ -51,6 +52,8 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
             "short_plan_penalty",
         }
     )
+
+    summarised: ClassVar[tuple[str, ...]] = ("improvement_pct",)
 
     def __init__(self, *, config: TrainConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
@@ -119,6 +122,33 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
                 self.config.reference_dtype,
             )
         return {"scoring_noise_pct": noise}
+
+    def score_controls(self, prompts: Sequence[Prompt], split: Sequence[Prompt]) -> list[ControlScore]:
+        """The plans of `vr_cli/controls.py`, cut to as many tokens as a response may have."""
+        plans = control_plans([prompt.datapoint for prompt in split])
+        by_index = {prompt.index: of_prompt for prompt, of_prompt in zip(split, plans, strict=True)}
+        most = self.config.batch.generate_max_len
+        asked = [
+            (prompt, control, first_tokens(self.tokenizer, text, most))
+            for prompt in prompts
+            for control, text in by_index[prompt.index].items()
+        ]
+        wait = self._scorer.start(
+            [PlanSample(datapoint=p.datapoint, response=plan, prompt_text=p.text) for p, _, plan in asked]
+        )
+        self.reference.close_phase()
+        rewards = wait()
+        return [
+            ControlScore(
+                prompt_index=prompt.index,
+                datapoint_id=prompt.datapoint_id,
+                control=control,
+                plan=plan,
+                reward=rewards.rewards[i],
+                metrics={name: values[i] for name, values in rewards.metrics.items()},
+            )
+            for i, (prompt, control, plan) in enumerate(asked)
+        ]
 
     def _submit(self, batches: Sequence[SharedPrefixBatch]) -> Callable[[], list[Tensor]]:
         return partial(ray.get, self.reference.submit(batches))

@@ -223,6 +223,8 @@ class TrackingConfig:
     """Metrics always go to `<save_path>/metrics.jsonl`; the rest on request."""
 
     logging_steps: int = 1
+    keep_train_completions: int = 100
+    """Steps of which one prompt's completions are kept, the last ones; 0: none."""
     use_tensorboard: str | None = None
     """Log directory."""
     use_wandb: str | None = None

@@ -199,6 +199,8 @@ GROUPS = (
     Group("tracking", (
         Flag("logging_steps", int, 1, "steps between two rows of training metrics", to="tracking.logging_steps",
              check=POSITIVE, rare=True),
+        Flag("keep_train_completions", int, 100, "last steps of which one prompt's completions are kept; 0: none",
+             new=True, rare=True, to="tracking.keep_train_completions", check=NOT_NEGATIVE),
         Flag("use_tensorboard", str, None, "log to TensorBoard, in this folder", to="tracking.use_tensorboard",
              check=OUTPUT_FOLDER, package="tensorboard"),
         Flag("use_wandb", str, None, "log to Weights & Biases: an API key, or `offline`", to="tracking.use_wandb",

@@ -12,6 +12,7 @@ the record of it all have files of their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -19,15 +20,17 @@ from transformers import PreTrainedTokenizerBase
 from openrlhf.config import TrainConfig
 from openrlhf.datasets import PromptDataset, RolloutSchedule
 from openrlhf.models.actor import Actor
-from openrlhf.trainer.evaluation import evaluate
+from openrlhf.trainer.evaluation import Evaluator, completion_rows
+from openrlhf.trainer.guard import Guard
 from openrlhf.trainer.performance import performance_metrics
 from openrlhf.trainer.ppo_utils.advantages import COMPARED_WITHIN_GROUP
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.kl_controller import make_kl_controller
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.policy_update import PolicyUpdate
+from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
 from openrlhf.trainer.ppo_utils.rollout_metrics import EQUAL_REWARDS, summary
-from openrlhf.trainer.ppo_utils.samples import Prompt
+from openrlhf.trainer.ppo_utils.samples import Experience, Prompt
 from openrlhf.trainer.resume import (
     ResumePoint,
     TrainState,
@@ -86,6 +89,8 @@ class PPOTrainer:
         self.settings = run_settings(config, run.train_prompts)
         self.lr_updates = run.schedule.num_updates
         self.kl_controller = make_kl_controller(config.algorithm.init_kl_coef, config.algorithm.kl_target)
+        self.guard = Guard()
+        self.evaluator = self._make_evaluator()
 
     def fit(self) -> None:
         """Trains from the newest checkpoint, or from the start, to the last step."""
@@ -132,6 +137,7 @@ class PPOTrainer:
                     experiences, step=step, num_updates=num_updates, kl_coef=kl_coef, metrics=metrics
                 )
             self.sync_weights(timer)
+        self.keep_completions(step + 1, experiences)
         reduced = metrics.reduce()
         self.kl_controller.update(reduced.get("kl", 0.0), self.schedule.num_samples(step))
         performance = performance_metrics(experiences, timer) if self.config.tracking.perf else {}
@@ -143,11 +149,16 @@ class PPOTrainer:
 
     def evaluate(self, step: int) -> None:
         """Evaluates after `step` steps, if the run has evaluations and one is due. Collective."""
-        every, prompts = self.config.evaluation.eval_steps, self.run.eval_prompts
-        if prompts is not None and every > 0 and step % every == 0:
-            evaluate(
-                self.experience_maker, self._share(list(prompts)), config=self.config, step=step, tracker=self.tracker
-            )
+        every = self.config.evaluation.eval_steps
+        if self.evaluator is not None and every > 0 and step % every == 0:
+            self.evaluator.run(step)
+
+    def _make_evaluator(self) -> Evaluator | None:
+        if self.run.eval_prompts is None:
+            return None
+        split = list(self.run.eval_prompts)
+        share = self._share(split)
+        return Evaluator(self.experience_maker, split, share=share, config=self.config, tracker=self.tracker)
 
     # ---- checkpoints -------------------------------------------------------------------------------------------
 
@@ -201,10 +212,19 @@ class PPOTrainer:
         """This rank's prompts; shares differ by one at most, and may be empty."""
         return prompts[self.strategy.rank :: self.strategy.world_size]
 
+    def keep_completions(self, done: int, experiences: Sequence[Experience]) -> None:
+        """One prompt's responses of this step, for people to read. Batches are shuffled, so the first will do."""
+        keep = self.config.tracking.keep_train_completions
+        if self.tracker is not None and keep > 0 and experiences:
+            first = ScoredSamples(samples=experiences[0].samples, rewards=experiences[0].rewards)
+            self.tracker.log_train_completions(done, completion_rows(first), keep=keep)
+
     def log_step(self, done: int, metrics: dict[str, float]) -> None:
         if self.tracker is not None and done % self.config.tracking.logging_steps == 0:
             self.tracker.log(done, "train", metrics)
             logger.info("step %d/%d: %s", done, self.schedule.num_steps, summary(metrics))
+            for line in self.guard.lines(metrics, self.tracker.first_row("train") or metrics):
+                logger.warning("step %d: %s", done, line)
 
     def warn_without_signal(self, done: int, metrics: dict[str, float]) -> None:
         """Says so where no group of a step has rewards that differ: with an estimator that compares them, all

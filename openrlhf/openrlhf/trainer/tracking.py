@@ -3,6 +3,9 @@
     <save_path>/config.json                     the run's resolved configuration
     <save_path>/metrics.jsonl                   {"step": 8, "phase": "start" | "train" | "eval", "reward": ...} a line
     <save_path>/eval_completions/step_8.jsonl   every completion of the evaluation after step 8
+    <save_path>/eval_breakdown.jsonl            {"step": 8, "by": "story_id", "value": "ncp", "reward": ...} a line
+    <save_path>/eval_controls.jsonl             what plans that nobody learned are worth, one each line
+    <save_path>/train_completions/step_8.jsonl  some completions of training step 8; those of the last steps are kept
 
 A run that starts anew sets the files of an earlier one aside; a run that resumes after step N drops what the
 interrupted run recorded past N, so that its files are those of an uninterrupted one.
@@ -38,6 +41,7 @@ class MetricsLogger:
         self._save_path = Path(save_path)
         self._run_config = hide_secrets(run_config)
         self._started = False
+        self._first_rows: dict[str, dict[str, Any]] = {}
         self._tensorboard: Any = None
         self._wandb: Any = None
         with atomic_write(self._save_path / "config.json") as file:
@@ -52,32 +56,67 @@ class MetricsLogger:
     def completions_path(self) -> Path:
         return self._save_path / "eval_completions"
 
+    @property
+    def train_completions_path(self) -> Path:
+        return self._save_path / "train_completions"
+
+    @property
+    def breakdown_path(self) -> Path:
+        return self._save_path / "eval_breakdown.jsonl"
+
     def resume(self, step: int) -> None:
         """Continue the record of a run that was interrupted, after `step`."""
         assert not self._started, "resume comes before the first log"
-        drop_metrics_after(self.metrics_path, step)
-        for path in self.completions_path.glob("step_*.jsonl"):
-            if int(path.stem.removeprefix("step_")) > step:
-                path.unlink()
+        for path in (self.metrics_path, self.breakdown_path):
+            drop_metrics_after(path, step)
+        for folder in (self.completions_path, self.train_completions_path):
+            for file_step, path in _step_files(folder):
+                if file_step > step:
+                    path.unlink()
         self._start_writers(first_step=step + 1)
+
+    def first_row(self, phase: Phase) -> dict[str, Any] | None:
+        """The first row of a phase in the whole run's record, what came before an interruption included."""
+        if phase not in self._first_rows and self.metrics_path.exists():
+            found = next((row for row in read_metrics(self.metrics_path) if row["phase"] == phase), None)
+            if found is not None:
+                self._first_rows[phase] = found
+        return self._first_rows.get(phase)
 
     def log(self, step: int, phase: Phase, metrics: Mapping[str, float]) -> None:
         """Record the metrics of a training step or of the evaluation after it. NaN and infinity become null."""
         self._start_anew_unless_resumed()
         row = {"step": step, "phase": phase, **{name: _finite(value) for name, value in metrics.items()}}
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        _append(self.metrics_path, [row])
         if self._tensorboard is not None:
             for name, value in metrics.items():
                 self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
         if self._wandb is not None:
             self._wandb.log({"step": step, **{f"{phase}/{name}": value for name, value in metrics.items()}})
 
+    def log_breakdown(self, step: int, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Record the evaluation after `step` by parts of its split."""
+        self._start_anew_unless_resumed()
+        if parts:
+            _append(self.breakdown_path, [{"step": step, **part} for part in parts])
+
+    def log_controls(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the scores of the evaluations' controls, one JSON-ready row each."""
+        self._start_anew_unless_resumed()
+        if rows:
+            _write(self._save_path / "eval_controls.jsonl", rows)
+
+    def log_train_completions(self, step: int, rows: Sequence[Mapping[str, Any]], *, keep: int) -> None:
+        """Keep some of a training step's completions; files of all but the last `keep` steps go."""
+        self._start_anew_unless_resumed()
+        _write(self.train_completions_path / f"step_{step}.jsonl", rows)
+        for _, path in sorted(_step_files(self.train_completions_path))[:-keep]:
+            path.unlink()
+
     def log_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep the completions of the evaluation after `step`, one JSON-ready row each."""
         self._start_anew_unless_resumed()
-        with atomic_write(self.completions_path / f"step_{step}.jsonl") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        _write(self.completions_path / f"step_{step}.jsonl", rows)
         if self._wandb is not None and rows:
             import wandb
 
@@ -95,7 +134,7 @@ class MetricsLogger:
     def _start_anew_unless_resumed(self) -> None:
         if self._started:
             return
-        for path in (self.metrics_path, self.completions_path):
+        for path in (self.metrics_path, self.breakdown_path, self.completions_path, self.train_completions_path):
             set_aside(path)
         self._start_writers(first_step=0)
 
@@ -151,11 +190,24 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 def drop_metrics_after(path: Path, step: int) -> None:
     """Remove the rows of later steps from a metrics file, if there is one."""
-    if not path.exists():
-        return
-    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    if path.exists():
+        _write(path, [row for row in read_metrics(path) if row["step"] <= step])
+
+
+def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The whole file, or what was there stays."""
     with atomic_write(path) as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _step_files(folder: Path) -> list[tuple[int, Path]]:
+    """The files that are named for their steps."""
+    return [(int(path.stem.removeprefix("step_")), path) for path in folder.glob("step_*.jsonl")]
 
 
 def set_aside(path: Path) -> None:

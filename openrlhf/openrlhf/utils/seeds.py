@@ -23,6 +23,8 @@ class Stream(IntEnum):
     """step, epoch."""
     RANK = 4
     """rank: what may differ between ranks, such as dropout."""
+    BOOTSTRAP = 5
+    """No path: every interval of a run is of the same draws."""
 
 
 def derive_seed(seed: int, stream: Stream, *path: int) -> int:

@@ -142,7 +142,7 @@ class PlanScorer:
         )
 
     def _num_tokens(self, text: str) -> int:
-        return len(encode_marked(self.tokenizer, mark_special_strings(self.tokenizer, text)))
+        return len(tokenize_text(self.tokenizer, text))
 
 
 def planned_sequence(
@@ -151,6 +151,17 @@ def planned_sequence(
     """The planned conversation of a datapoint, labels on its gold span. Raises ValueError where it has none."""
     gold = tokenize_with_gold(tokenizer, prompts.planned_messages(datapoint, plan))
     return LabeledSequence(token_ids=gold.token_ids, label_start=gold.gold_start)
+
+
+def tokenize_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text in which special strings are text."""
+    return encode_marked(tokenizer, mark_special_strings(tokenizer, text))
+
+
+def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> str:
+    """The beginning of a text, as far as `most` tokens go; a character that is cut in two is left out."""
+    token_ids = tokenize_text(tokenizer, text)
+    return text if len(token_ids) <= most else str(tokenizer.decode(token_ids[:most])).rstrip("\ufffd")
 
 
 def _copying(plans: Sequence[str], samples: Sequence[PlanSample]) -> dict[str, list[float]]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+Key = TypeVar("Key")
 
 NUM_RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -93,7 +96,7 @@ def bootstrap_interval(
     return Interval(low=float(low), high=float(high))
 
 
-def paired_differences(groups: Mapping[str, Sequence[float]], subtrahends: Mapping[str, float]) -> list[list[float]]:
+def paired_differences(groups: Mapping[Key, Sequence[float]], subtrahends: Mapping[Key, float]) -> list[list[float]]:
     """Each datapoint's values less a number of its own; datapoints that have none are left out."""
     return [[value - subtrahends[key] for value in values] for key, values in groups.items() if key in subtrahends]
 

@@ -160,6 +160,7 @@ NEW = {
     "reference_dtype": "fp32",  # tf32 where there is a GPU
     "advantage_eps": None,
     "eval_n_samples": 1,
+    "keep_train_completions": 100,
     "stop_on_failed_save": False,
     "no_system_role": False,
     "trust_remote_code": False,

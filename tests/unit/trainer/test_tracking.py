@@ -18,9 +18,11 @@ def record(logger: MetricsLogger, first: int, last: int) -> None:
     """Training steps `first` to `last`, an evaluation after each even one."""
     for step in range(first, last + 1):
         logger.log(step, "train", {"reward": step / 10, "kl": 0.0})
+        logger.log_train_completions(step, [{"completion": f"Try {step}"}], keep=3)
         if step % 2 == 0:
             logger.log(step, "eval", {"reward": step / 5})
             logger.log_completions(step, [{"prompt_index": 0, "completion": f"Plan nº {step}\nline two"}])
+            logger.log_breakdown(step, [{"by": "story_id", "value": "a", "reward": step / 5}])
     logger.close()
 
 
@@ -75,12 +77,37 @@ def test_a_run_that_starts_anew_sets_the_earlier_one_aside(tmp_path: Path) -> No
     record(MetricsLogger(CONFIG, tmp_path, {}), 0, 2)
     record(MetricsLogger(CONFIG, tmp_path / "other", {}), 0, 2)
     assert files(tmp_path / "other") == {
-        name: text for name, text in files(tmp_path).items() if not name.startswith(("other", "eval_completions.prev"))
+        name: text for name, text in files(tmp_path).items() if not (name.startswith("other") or "previous" in name)
     }
     assert (tmp_path / "metrics.jsonl.previous").read_text() == earlier
     assert (tmp_path / "eval_completions.previous" / "step_4.jsonl").exists()
     record(MetricsLogger(CONFIG, tmp_path, {}), 0, 0)  # a third run takes the place of what was set aside
     assert not (tmp_path / "eval_completions.previous" / "step_4.jsonl").exists()
+
+
+def test_training_completions_are_those_of_the_last_steps(tmp_path: Path) -> None:
+    record(MetricsLogger(CONFIG, tmp_path, {}), 1, 12)
+    kept = sorted((tmp_path / "train_completions").iterdir())
+    assert [path.name for path in kept] == ["step_10.jsonl", "step_11.jsonl", "step_12.jsonl"]
+    assert json.loads(kept[0].read_text()) == {"completion": "Try 10"}
+    assert len(list((tmp_path / "eval_completions").iterdir())) == 6  # all of them
+
+
+def test_the_first_row_of_a_phase_is_known_after_an_interruption(tmp_path: Path) -> None:
+    logger = MetricsLogger(CONFIG, tmp_path, {})
+    assert logger.first_row("eval") is None
+    record(logger, 0, 4)
+    resumed = MetricsLogger(CONFIG, tmp_path, {})
+    resumed.resume(3)
+    for one in (logger, resumed):
+        assert one.first_row("train") == {"step": 0, "phase": "train", "reward": 0.0, "kl": 0.0}
+        assert one.first_row("eval") == {"step": 0, "phase": "eval", "reward": 0.0}
+        assert one.first_row("start") is None
+
+
+def test_the_scores_of_the_controls_are_kept(tmp_path: Path) -> None:
+    MetricsLogger(CONFIG, tmp_path, {}).log_controls([{"control": "empty", "improvement_pct": 0.0}])
+    assert json.loads((tmp_path / "eval_controls.jsonl").read_text()) == {"control": "empty", "improvement_pct": 0.0}
 
 
 def test_nan_and_infinity_are_null(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from openrlhf.trainer.ppo_utils.rollout import (
     start_groups,
 )
 from openrlhf.trainer.ppo_utils.rollout_metrics import add_logprob_metrics, add_reward_metrics
-from openrlhf.trainer.ppo_utils.samples import Experience, Prompt, Rewards, Samples
+from openrlhf.trainer.ppo_utils.samples import ControlScore, Experience, Prompt, Rewards, Samples
 from openrlhf.trainer.ray.handles import EngineHandle
 from openrlhf.trainer.ray.reference import ReferenceClient
 from openrlhf.utils.deepspeed.collectives import all_reduce
@@ -54,6 +54,8 @@ class RemoteExperienceMaker:
 
     reward_flags: ClassVar[frozenset[str]] = frozenset({"label_key"})
     """Of the flags that make a reward those that this one reads; a run that gives another is refused."""
+    summarised: ClassVar[tuple[str, ...]] = ()
+    """Metrics of which evaluations give, as of the reward, median and interval; the first is compared with controls."""
 
     def __init__(
         self,
@@ -110,6 +112,13 @@ class RemoteExperienceMaker:
         Called once, before the first step, with a few of the run's prompts. Collective over the actor ranks.
         """
         return {}
+
+    def score_controls(self, prompts: Sequence[Prompt], split: Sequence[Prompt]) -> list[ControlScore]:
+        """What plans, or answers, that nobody had to learn are worth for `prompts`, this rank's share of `split`.
+
+        Called once a run, before the first evaluation. Collective over the actor ranks.
+        """
+        return []
 
     # ---- one rollout -------------------------------------------------------------------------------------------
 

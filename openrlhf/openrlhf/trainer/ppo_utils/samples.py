@@ -5,7 +5,8 @@ A *group* is all samples of one prompt; G is its size, R a response's length in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from openrlhf.datasets.prompt import Prompt
 from openrlhf.models.shared_prefix import LabeledSequence
 from openrlhf.vr_cli.rewards import Rewards
 
-__all__ = ["Completion", "Experience", "Prompt", "Rewards", "Samples"]
+__all__ = ["Completion", "ControlScore", "Experience", "Prompt", "Rewards", "Samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,25 @@ class Samples:
         """(G,) prompt + response, labels on the response: what log-probs and training pack."""
         prompt = self.prompt.token_ids
         return [LabeledSequence(token_ids=prompt + c.token_ids, label_start=len(prompt)) for c in self.completions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlScore:
+    """What a plan that nobody had to learn is worth for one prompt of the evaluation split."""
+
+    prompt_index: int
+    datapoint_id: str | None
+    control: str
+    """Which kind of plan: a name for metrics."""
+    plan: str
+    reward: float
+    metrics: dict[str, float]
+    """The same names as those of the prompts' samples."""
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "metrics"}
+        return {**own, **self.metrics}
 
 
 @dataclass(frozen=True, kw_only=True)
