@@ -174,8 +174,15 @@ class CheckpointConfig:
     max_ckpt_num: int = 3
     max_ckpt_mem_gb: float = 1e8
     load_checkpoint: bool = False
+    save_best: str | None = None
+    """Evaluation metric whose highest value so far has a checkpoint of its own; None: there is no such checkpoint."""
     stop_on_failed_save: bool = False
     """A save that fails (disk full) ends the run; otherwise it is logged and training goes on to the next one."""
+
+    @property
+    def writes_checkpoints(self) -> bool:
+        """Into `ckpt_path`."""
+        return self.save_steps > 0 or self.save_best is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -20,7 +22,10 @@ from openrlhf.datasets.chat import tokenize_prompt
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import Experience, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
+from openrlhf.utils.seeds import Stream, derive_seed
 from openrlhf.vr_cli.baseline_map import BaselineMap
+from openrlhf.vr_cli.plan_scoring import first_tokens
+from openrlhf.vr_cli.statistics import bootstrap_interval
 from prompt_utils import build_baseline_messages, build_planned_messages, extract_plan
 from ray_utils import CustomStoryBasedActorModelRayActor, StoryBasedRemoteExperienceMaker
 from support.engine_cluster import (
@@ -67,7 +72,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a whole run on one rank."""
     output = tmp_path_factory.mktemp("uninterrupted")
-    run_in_process(arguments(world, output, save_steps=1, max_ckpt_num=2), RecordingActor)
+    run_in_process(arguments(world, output, save_steps=1, max_ckpt_num=2, save_best="reward"), RecordingActor)
     return output
 
 
@@ -94,6 +99,97 @@ def test_rewards_in_training_equal_those_by_hand(world: Path, uninterrupted: Pat
         for response, reward in zip(samples.responses, experience.rewards.rewards, strict=True):
             planned = build_planned_messages(samples.prompt.datapoint, extract_plan(response))
             assert reward == pytest.approx(baseline - mean_gold_nll(model, tokenizer, planned), abs=1e-4)
+
+
+def jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def datapoints_of(world: Path, split: str) -> dict[str, dict[str, Any]]:
+    """By id, as the validation prompts name them."""
+    baseline = BaselineMap.load(world / "prompt_to_datapoint_with_baseline_ppl_tiny.pkl")
+    ids = [row["datapoint_id"] for row in jsonl(world / "rl_data" / f"{split}.jsonl")]
+    return {name: baseline.resolve(name, "") for name in ids}
+
+
+def improvement_by_hand(model: Any, tokenizer: Any, datapoint: dict[str, Any], plan: str) -> float:
+    """Percent of perplexity, from plain logits."""
+    baseline = mean_gold_nll(model, tokenizer, build_baseline_messages(datapoint))
+    planned = mean_gold_nll(model, tokenizer, build_planned_messages(datapoint, plan))
+    return 100 * (1 - math.exp(planned - baseline))
+
+
+def test_an_evaluation_equals_a_recomputation_by_hand(world: Path, uninterrupted: Path):
+    """On the split that --eval_split names, before training: from the completions to every number of the row."""
+    model = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(world / "model")
+    datapoints = datapoints_of(world, "val")
+    rows = jsonl(uninterrupted / "eval_completions" / "step_0.jsonl")
+    assert [row["datapoint_id"] for row in rows] == list(datapoints)
+    assert not set(datapoints) & set(datapoints_of(world, "train"))
+    plans = [extract_plan(row["completion"]) for row in rows]
+    by_hand = [
+        improvement_by_hand(model, tokenizer, datapoint, plan)
+        for datapoint, plan in zip(datapoints.values(), plans, strict=True)
+    ]
+    (measured,) = (row for row in metrics_rows(uninterrupted, "eval") if row["step"] == 0)
+    interval = bootstrap_interval([[value] for value in by_hand], seed=derive_seed(42, Stream.BOOTSTRAP))
+    expected = {
+        "num_datapoints": 3,
+        "improvement_pct": statistics.mean(by_hand),
+        "improvement_pct_median": statistics.median(by_hand),
+        "improvement_pct_positive_frac": sum(value > 0 for value in by_hand) / 3,
+        "improvement_pct_ci_low": interval.low,
+        "improvement_pct_ci_high": interval.high,
+        "truncated_frac": sum(row["finish_reason"] == "length" for row in rows) / 3,
+        "plan_length": statistics.mean(len(tokenizer.encode(plan, add_special_tokens=False)) for plan in plans),
+        "no_plan_marker_frac": sum("summary" not in row["completion"] for row in rows) / 3,
+    }
+    assert {name: measured[name] for name in expected} == pytest.approx(expected, abs=1e-2)
+
+
+def test_controls_stand_beside_every_evaluation(world: Path, uninterrupted: Path):
+    """Plans: none, the datapoint's last user turn, and the next datapoint's. Scored once, the same in every row."""
+    model = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(world / "model")
+    datapoints = datapoints_of(world, "val")
+    own = [datapoint["messages"][0]["content"] for datapoint in datapoints.values()]
+    texts = {"empty": [""] * 3, "synopsis": own, "other": [*own[1:], own[0]]}
+    worth = {
+        control: [
+            improvement_by_hand(model, tokenizer, datapoint, first_tokens(tokenizer, plan, 16))
+            for datapoint, plan in zip(datapoints.values(), plans, strict=True)
+        ]
+        for control, plans in texts.items()
+    }
+    scores = jsonl(uninterrupted / "eval_controls.jsonl")
+    assert len(scores) == 9
+    for control, values in worth.items():
+        of_control = [score["improvement_pct"] for score in scores if score["control"] == control]
+        assert of_control == pytest.approx(values, abs=1e-2)
+        for row in metrics_rows(uninterrupted, "eval"):
+            assert row[f"control_{control}/improvement_pct"] == pytest.approx(statistics.mean(values), abs=1e-2)
+            difference = row["improvement_pct"] - statistics.mean(values)
+            assert row[f"over_{control}/improvement_pct"] == pytest.approx(difference, abs=1e-2)
+    assert ["time/controls_s" in row for row in metrics_rows(uninterrupted, "eval")] == [True, False, False]
+
+
+def test_completions_of_training_are_sampled(uninterrupted: Path):
+    for step in range(1, NUM_STEPS + 1):
+        rows = jsonl(uninterrupted / "train_completions" / f"step_{step}.jsonl")
+        assert len(rows) == 4  # one prompt's
+        assert len({row["datapoint_id"] for row in rows}) == 1
+        assert all(math.isfinite(row["reward"]) and row["completion"] is not None for row in rows)
+
+
+def test_the_best_evaluation_has_its_checkpoint(uninterrupted: Path):
+    """The policy as it came is not saved, so if no evaluation beats it there is none."""
+    rewards = {row["step"]: row["reward"] for row in metrics_rows(uninterrupted, "eval")}
+    best = max(rewards, key=lambda step: rewards[step])
+    checkpoints = [path.name for path in (uninterrupted / "checkpoints" / "_best").glob("global_step*")]
+    assert checkpoints == ([f"global_step{best}"] if best else [])
+    (last,) = (uninterrupted / "checkpoints" / "_actor" / "global_step4").glob("COMPLETE")
+    assert json.loads(last.read_text())["state"]["best"] == {"metric": "reward", "value": rewards[best], "step": best}
 
 
 def test_logprobs_in_training_equal_plain_ones(world: Path, uninterrupted: Path):
@@ -152,12 +248,16 @@ def test_two_ranks_with_uneven_work_equal_one_rank(world: Path, uninterrupted: P
 
 
 def test_killed_and_resumed_equals_uninterrupted(world: Path, uninterrupted: Path, tmp_path: Path):
-    argv = arguments(world, tmp_path, save_steps=1, load_checkpoint=True)
+    argv = arguments(world, tmp_path, save_steps=1, load_checkpoint=True, save_best="reward")
     with start(argv, tmp_path / "first.log") as process:
         wait_for(lambda: (tmp_path / "checkpoints/_actor/global_step2/COMPLETE").exists(), process)
         os.killpg(process.pid, signal.SIGKILL)
     assert subprocess.run(command(argv), env=quiet_environment(), check=False).returncode == 0
     assert_same_metrics(tmp_path, uninterrupted, tolerance=1e-6)
+    marker = "checkpoints/_actor/global_step4/COMPLETE"
+    assert json.loads((tmp_path / marker).read_text())["state"]["best"] == pytest.approx(
+        json.loads((uninterrupted / marker).read_text())["state"]["best"]
+    )
 
 
 def test_resumed_with_other_ranks_and_another_stage_equals_uninterrupted(

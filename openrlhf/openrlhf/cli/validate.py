@@ -59,7 +59,7 @@ def checked_config(args: argparse.Namespace, *, num_gpus: int | None) -> TrainCo
 
 def validate(config: TrainConfig, *, num_gpus: int | None) -> Iterator[str]:
     """The problems of a configuration whose values may each be wrong too: those are reported by their rows."""
-    for rule in (_deepspeed, _algorithm, _lengths, _placement, _model, _data, _reward):
+    for rule in (_deepspeed, _algorithm, _lengths, _placement, _model, _data, _reward, _best):
         yield from rule(config)
     if num_gpus == 0:
         yield from _cpu(config)
@@ -249,6 +249,17 @@ def _reward(config: TrainConfig) -> Iterator[str]:
         make_reward_function(reward.reward_shape, tiers=reward.reward_tiers, custom=reward.reward_function)
     except UserError as error:
         yield f"{', '.join(_given_reward_flags(config))}: {error}"
+
+
+def _best(config: TrainConfig) -> Iterator[str]:
+    checkpoint = config.checkpoint
+    if checkpoint.save_best is None:
+        return
+    given = BY_NAME["save_best"].given(checkpoint.save_best)
+    if config.evaluation.eval_steps == BY_NAME["eval_steps"].default:
+        yield f"{given}: there are no evaluations; pass --eval_steps, or drop it"
+    if checkpoint.disable_ds_ckpt:
+        yield f"{given}: what it keeps is a DeepSpeed checkpoint; drop it, or --disable_ds_ckpt"
 
 
 def reward_flag_problems(config: TrainConfig, read: Collection[str], task: str) -> Iterator[str]:

@@ -12,14 +12,16 @@ the record of it all have files of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from openrlhf.config import TrainConfig
 from openrlhf.datasets import PromptDataset, RolloutSchedule
 from openrlhf.models.actor import Actor
+from openrlhf.trainer.best import BestEvaluation, better_evaluation, resumed_best
 from openrlhf.trainer.evaluation import Evaluator, completion_rows
 from openrlhf.trainer.guard import Guard
 from openrlhf.trainer.performance import performance_metrics
@@ -38,8 +40,8 @@ from openrlhf.trainer.resume import (
     resumed_kl_coef,
     run_settings,
 )
-from openrlhf.trainer.tracking import MetricsLogger
-from openrlhf.utils.checkpoints import ACTOR_FOLDER
+from openrlhf.trainer.tracking import MetricsLogger, set_aside
+from openrlhf.utils.checkpoints import ACTOR_FOLDER, BEST_FOLDER
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.disk import WriteError
 from openrlhf.utils.logging import init_logger
@@ -91,6 +93,7 @@ class PPOTrainer:
         self.kl_controller = make_kl_controller(config.algorithm.init_kl_coef, config.algorithm.kl_target)
         self.guard = Guard()
         self.evaluator = self._make_evaluator()
+        self.best: BestEvaluation | None = None
 
     def fit(self) -> None:
         """Trains from the newest checkpoint, or from the start, to the last step."""
@@ -151,7 +154,7 @@ class PPOTrainer:
         """Evaluates after `step` steps, if the run has evaluations and one is due. Collective."""
         every = self.config.evaluation.eval_steps
         if self.evaluator is not None and every > 0 and step % every == 0:
-            self.evaluator.run(step)
+            self.keep_best(step, self.evaluator.run(step))
 
     def _make_evaluator(self) -> Evaluator | None:
         if self.run.eval_prompts is None:
@@ -167,30 +170,65 @@ class PPOTrainer:
         save_steps = self.config.checkpoint.save_steps
         return save_steps > 0 and (done % save_steps == 0 or done == self.schedule.num_steps)
 
+    def keep_best(self, step: int, metrics: dict[str, float]) -> None:
+        """Saves the policy aside where `--save_best` asks for it and no evaluation was better. Collective.
+
+        The evaluation before training counts, but the policy as it came is not saved.
+        """
+        metric = self.config.checkpoint.save_best
+        if metric is None:
+            return
+        if step == 0 and self.tracker is not None:
+            set_aside(Path(self.config.checkpoint.ckpt_path) / BEST_FOLDER)
+        better = better_evaluation(self.best, metrics, metric=metric, step=step)
+        if better is None:
+            return
+        before, self.best = self.best, better
+        if step > 0 and not self._saved(step, lambda: self._save_state(step, BEST_FOLDER, max_num=1)):
+            self.best = before
+
     def save_checkpoint(self, done: int) -> None:
         checkpoint = self.config.checkpoint
-        tag = f"global_step{done}"
-        state = TrainState(
-            step=done, kl_coef=self.kl_controller.value, num_updates=self.lr_updates, settings=self.settings
-        )
-        try:
+
+        def save() -> None:
             if not checkpoint.disable_ds_ckpt:
-                self.strategy.save_checkpoint(
-                    self.actor.model,
-                    f"{checkpoint.ckpt_path}/{ACTOR_FOLDER}",
-                    tag,
-                    state.to_dict(),
-                    tokenizer=self.tokenizer,
-                    max_num=checkpoint.max_ckpt_num,
-                    max_gb=checkpoint.max_ckpt_mem_gb,
-                )
+                self._save_state(done, ACTOR_FOLDER, max_num=checkpoint.max_ckpt_num)
             if checkpoint.save_hf_ckpt:
-                self.strategy.save_hf_model(self.actor.model, self.tokenizer, f"{checkpoint.ckpt_path}/{tag}_hf")
+                path = f"{checkpoint.ckpt_path}/global_step{done}_hf"
+                self.strategy.save_hf_model(self.actor.model, self.tokenizer, path)
+
+        self._saved(done, save)
+
+    def _saved(self, done: int, save: Callable[[], None]) -> bool:
+        """Whether it could be saved. Raises WriteError where a failed save is to end the run."""
+        try:
+            save()
         except WriteError as error:
-            if checkpoint.stop_on_failed_save:
+            if self.config.checkpoint.stop_on_failed_save:
                 raise
             if self.tracker is not None:
                 logger.error("step %d is not saved: %s; training goes on to the next save", done, error)
+            return False
+        return True
+
+    def _save_state(self, done: int, folder: str, *, max_num: int) -> None:
+        """A checkpoint in a folder of `ckpt_path`, of which the newest `max_num` stay."""
+        state = TrainState(
+            step=done,
+            kl_coef=self.kl_controller.value,
+            num_updates=self.lr_updates,
+            settings=self.settings,
+            best=None if self.best is None else asdict(self.best),
+        )
+        self.strategy.save_checkpoint(
+            self.actor.model,
+            f"{self.config.checkpoint.ckpt_path}/{folder}",
+            f"global_step{done}",
+            state.to_dict(),
+            tokenizer=self.tokenizer,
+            max_num=max_num,
+            max_gb=self.config.checkpoint.max_ckpt_mem_gb,
+        )
 
     def resume(self) -> int:
         """Continues from `run.resume_from`, if there is one; returns how many steps are done."""
@@ -200,6 +238,7 @@ class PPOTrainer:
         self.strategy.load_checkpoint(self.actor.model, self.run.resume_from.checkpoint)
         self.lr_updates = state.num_updates
         self.kl_controller.value = resumed_kl_coef(state, self.settings)
+        self.best = resumed_best(state.best, metric=self.config.checkpoint.save_best)
         logger.info("resumed after step %d of %d", state.step, self.schedule.num_steps)
         if self.tracker is not None:
             log_changes(state, self.settings, num_updates=self.schedule.num_updates)

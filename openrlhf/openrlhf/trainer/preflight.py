@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 from openrlhf.config import CheckpointConfig, DeepspeedConfig, ModelConfig, TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.models.generation import mend_generation_config
-from openrlhf.utils.checkpoints import ACTOR_FOLDER
+from openrlhf.utils.checkpoints import ACTOR_FOLDER, BEST_FOLDER
 from openrlhf.utils.disk import check_writable, describe_room, existing_parent, free_bytes
 from openrlhf.utils.model_config import get_model_config
 
@@ -27,7 +27,7 @@ def check_outputs(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> No
     """Raises UserError where the run could not save what it makes."""
     checkpoint = config.checkpoint
     check_writable(Path(checkpoint.save_path), "--save_path")
-    if checkpoint.save_steps > 0:
+    if checkpoint.writes_checkpoints:
         check_writable(Path(checkpoint.ckpt_path), "--ckpt_path")
     check_disks(expected_sizes(checkpoint, config.actor_deepspeed, num_parameters(config.policy)))
     rehearse_save(config.policy, tokenizer)
@@ -35,7 +35,7 @@ def check_outputs(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> No
 
 def written_folders(checkpoint: CheckpointConfig) -> list[Path]:
     """Where a run writes: the folders that no other run may share."""
-    return [Path(checkpoint.save_path), *([Path(checkpoint.ckpt_path)] if checkpoint.save_steps > 0 else [])]
+    return [Path(checkpoint.save_path), *([Path(checkpoint.ckpt_path)] if checkpoint.writes_checkpoints else [])]
 
 
 def expected_sizes(checkpoint: CheckpointConfig, deepspeed: DeepspeedConfig, parameters: int) -> dict[Path, int]:
@@ -44,6 +44,8 @@ def expected_sizes(checkpoint: CheckpointConfig, deepspeed: DeepspeedConfig, par
     sizes = {Path(checkpoint.save_path) / "final_model": weights}
     if checkpoint.save_steps > 0 and not checkpoint.disable_ds_ckpt:
         sizes[Path(checkpoint.ckpt_path) / ACTOR_FOLDER] = parameters * checkpoint_bytes_per_parameter(deepspeed)
+    if checkpoint.save_best is not None:
+        sizes[Path(checkpoint.ckpt_path) / BEST_FOLDER] = parameters * checkpoint_bytes_per_parameter(deepspeed)
     if checkpoint.save_steps > 0 and checkpoint.save_hf_ckpt:
         sizes[Path(checkpoint.ckpt_path)] = weights
     return sizes

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class TrainState:
     """Length of the learning-rate schedule, in optimizer steps."""
     settings: dict[str, Any]
     """The run's settings, as `run_settings` returns them."""
+    best: dict[str, Any] | None = None
+    """The best evaluation so far, as a `BestEvaluation`; None without `--save_best`."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +66,8 @@ class TrainState:
 def read_state(checkpoint: Checkpoint) -> TrainState:
     """Raises UserError where another version made the checkpoint."""
     names = {field.name for field in fields(TrainState)}
-    if set(checkpoint.state) != names:
+    needed = {field.name for field in fields(TrainState) if field.default is MISSING}
+    if not needed <= set(checkpoint.state) <= names:
         raise UserError(
             f"{checkpoint.path} was made by another version (it holds {', '.join(checkpoint.state) or 'nothing'}, not "
             f"{', '.join(sorted(names))}): start anew with another --ckpt_path, or from its weights (--pretrain)"

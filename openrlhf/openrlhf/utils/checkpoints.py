@@ -40,6 +40,8 @@ INCOMPLETE = "INCOMPLETE"
 LATEST = "latest"
 ACTOR_FOLDER = "_actor"
 """Below `--ckpt_path`: the policy's checkpoints, as upstream names it."""
+BEST_FOLDER = "_best"
+"""Beside it: the one checkpoint that `--save_best` keeps, which neither pruning nor resuming looks at."""
 MODEL_FILES = "model_files"
 GB = 10**9
 READ_BYTES = 2**23

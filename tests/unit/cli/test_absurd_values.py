@@ -17,6 +17,7 @@ NUMBERS = [flag for flag in FLAGS if flag.kind in (int, float)]
 # What 0 and -1 mean where they mean something.
 MAY_BE_ZERO = {
     "seed", "l2", "max_norm", "init_kl_coef", "lr_warmup_ratio", "eval_temperature", "zero_stage", "adam_betas",
+    "keep_train_completions",
     "reward_num_nodes", "reward_num_gpus_per_node", "critic_num_nodes", "critic_num_gpus_per_node",  # no such worker
     "lora_rank", "lora_dropout", "ptx_coef", "aux_loss_coef",  # no such feature
 }  # fmt: skip

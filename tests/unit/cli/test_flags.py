@@ -161,6 +161,7 @@ NEW = {
     "advantage_eps": None,
     "eval_n_samples": 1,
     "keep_train_completions": 100,
+    "save_best": None,
     "stop_on_failed_save": False,
     "no_system_role": False,
     "trust_remote_code": False,

@@ -92,6 +92,12 @@ def test_the_state_survives_json_and_holds_no_key():
     assert read_state(checkpoint(content)) == state()
 
 
+def test_a_checkpoint_from_before_there_was_a_best_evaluation_goes_on():
+    content = state().to_dict()
+    del content["best"]
+    assert read_state(checkpoint(content)) == state()
+
+
 def test_a_checkpoint_of_another_version_is_refused():
     with pytest.raises(UserError, match="c was made by another version"):
         read_state(checkpoint({"step": 1}))
@@ -137,7 +143,7 @@ def test_a_save_that_fails_costs_one_save_or_ends_the_run(stops: bool, caplog: p
     trainer.actor, trainer.tokenizer = SimpleNamespace(model=None), None
     trainer.kl_controller = SimpleNamespace(value=0.1)
     trainer.lr_updates, trainer.settings = 4, {}
-    trainer.tracker = object()  # rank 0 has one
+    trainer.tracker, trainer.best = object(), None  # rank 0 has a tracker
     with pytest.raises(WriteError) if stops else nullcontext():
         trainer.save_checkpoint(3)
     assert ("step 3 is not saved: out/checkpoints/_actor/global_step3: not enough room" in caplog.text) != stops
