@@ -189,7 +189,7 @@ GROUPS = (
         Flag("max_ckpt_num", int, 3, "complete checkpoints kept", to="checkpoint.max_ckpt_num", check=POSITIVE),
         Flag("max_ckpt_mem", int, 100_000_000, "disk space for checkpoints, in GB", to="checkpoint.max_ckpt_mem_gb",
              check=POSITIVE, rare=True),
-        Flag("save_best", str, None, "evaluation metric, as improvement_pct: keep the checkpoint of its highest value, too",
+        Flag("save_best", str, None, "evaluation metric (improvement_pct, ...): keep the checkpoint of its highest",
              new=True, to="checkpoint.save_best"),
         Flag("save_hf_ckpt", bool, False, "save a Hugging Face folder with every checkpoint",
              to="checkpoint.save_hf_ckpt"),
