@@ -24,7 +24,7 @@ from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.model_config import get_model_config
 from openrlhf.vr_cli.baseline_map import load_baseline_map
-from openrlhf.vr_cli.controls import control_plans
+from openrlhf.vr_cli.controls import EMPTY, control_plans, parse_controls
 from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths, first_tokens
 from openrlhf.vr_cli.provenance import Provenance
 from openrlhf.vr_cli.rewards import (
@@ -102,10 +102,7 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
 
     def start_rewards(self, samples: Samples) -> Callable[[], Rewards]:
         """Submits the planned conversations of a group to the reference workers; the result waits for them."""
-        prompt = samples.prompt
-        return self._scorer.start(
-            [PlanSample(datapoint=prompt.datapoint, response=r, prompt_text=prompt.text) for r in samples.responses]
-        )
+        return self._scorer.start([_plan_sample(samples.prompt, response) for response in samples.responses])
 
     def measure(self, prompts: Sequence[Prompt]) -> dict[str, list[float]]:
         """How far apart the same conversation is scored; see `PlanScorer.start_noise`."""
@@ -125,7 +122,8 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
 
     def score_controls(self, prompts: Sequence[Prompt], split: Sequence[Prompt]) -> list[ControlScore]:
         """The plans of `vr_cli/controls.py`, cut to as many tokens as a response may have."""
-        plans = control_plans([prompt.datapoint for prompt in split])
+        names = parse_controls(self.config.evaluation.controls)
+        plans = control_plans([prompt.datapoint for prompt in split], names)
         by_index = {prompt.index: of_prompt for prompt, of_prompt in zip(split, plans, strict=True)}
         most = self.config.batch.generate_max_len
         asked = [
@@ -133,25 +131,34 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
             for prompt in prompts
             for control, text in by_index[prompt.index].items()
         ]
-        wait = self._scorer.start(
-            [PlanSample(datapoint=p.datapoint, response=plan, prompt_text=p.text) for p, _, plan in asked]
-        )
+        empty = [(prompt, control, plan) for prompt, control, plan in asked if control == EMPTY]
+        written = [(prompt, control, plan) for prompt, control, plan in asked if control != EMPTY]
+        wait = self._scorer.start([_plan_sample(prompt, plan) for prompt, _, plan in written])
         self.reference.close_phase()
-        rewards = wait()
-        return [
-            ControlScore(
-                prompt_index=prompt.index,
-                datapoint_id=prompt.datapoint_id,
-                control=control,
-                plan=plan,
-                reward=rewards.rewards[i],
-                metrics={name: values[i] for name, values in rewards.metrics.items()},
-            )
-            for i, (prompt, control, plan) in enumerate(asked)
-        ]
+        known = self._scorer.without_plan([_plan_sample(prompt, plan) for prompt, _, plan in empty])
+        return [*_control_scores(empty, known), *_control_scores(written, wait())]
 
     def _submit(self, batches: Sequence[SharedPrefixBatch]) -> Callable[[], list[Tensor]]:
         return partial(ray.get, self.reference.submit(batches))
+
+
+def _plan_sample(prompt: Prompt, response: str) -> PlanSample:
+    return PlanSample(datapoint=prompt.datapoint, response=response, prompt_text=prompt.text)
+
+
+def _control_scores(asked: Sequence[tuple[Prompt, str, str]], rewards: Rewards) -> list[ControlScore]:
+    """`asked`: prompt, control and plan of each of the rewards."""
+    return [
+        ControlScore(
+            prompt_index=prompt.index,
+            datapoint_id=prompt.datapoint_id,
+            control=control,
+            plan=plan,
+            reward=rewards.rewards[i],
+            metrics={name: values[i] for name, values in rewards.metrics.items()},
+        )
+        for i, (prompt, control, plan) in enumerate(asked)
+    ]
 
 
 def reward_function(reward: RewardConfig) -> RewardFunction:

@@ -190,6 +190,8 @@ class EvalConfig:
     """Evaluation: every `eval_steps` (-1: never) and before training, with sampling of its own."""
 
     eval_steps: int = -1
+    controls: str = "empty,synopsis,other"
+    """Of VR-CLI: plans that the policy's are compared with, or `none`."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 

@@ -15,6 +15,7 @@ from openrlhf.cli.flag_rows import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    Check,
     Computed,
     Flag,
     Group,
@@ -25,6 +26,7 @@ from openrlhf.cli.flag_rows import (
 from openrlhf.cli.machine import default_reference_dtype
 from openrlhf.cli.path_checks import INPUT_TEMPLATE, MODEL, OUTPUT_FOLDER, input_file
 from openrlhf.config import Precision
+from openrlhf.vr_cli.controls import controls_problem
 from openrlhf.vr_cli.rewards import SHAPES
 
 _NO_CRITIC = Refused("there is no critic", "drop it; group_norm, rloo, reinforce and reinforce_baseline need none")
@@ -39,6 +41,7 @@ _NO_RING = Refused(
     "there is no ring attention",
     "drop it; a group's samples share one long prompt, and --zero_stage 3 saves memory",
 )
+CONTROL_NAMES = Check("some of empty, synopsis, other, comma-separated, or none", controls_problem)
 _NO_SHARING = "the engines have GPUs of their own"
 _TEMPERATURE = must_be("0.01 to 100 (vLLM samples no colder)", lambda value: 0.01 <= value <= 100)
 
@@ -168,6 +171,8 @@ GROUPS = (
         Flag("eval_steps", int, -1, "steps between two evaluations; -1: none", to="evaluation.eval_steps",
              check=NEVER_OR_POSITIVE),
         Flag("eval_split", str, "test", "split that is evaluated; `validation` reads val.jsonl", to="data.eval_split"),
+        Flag("eval_controls", str, "empty,synopsis,other", "plans that VR-CLI compares the policy's with, or none",
+             new=True, rare=True, to="evaluation.controls", check=CONTROL_NAMES),
         Flag("eval_temperature", float, 0.7, "sampling temperature; 0: greedy", new=True,
              to="evaluation.sampling.temperature",
              check=must_be("0 (greedy), or 0.01 to 100", lambda value: value == 0 or 0.01 <= value <= 100)),

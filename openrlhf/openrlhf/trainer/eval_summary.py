@@ -64,7 +64,7 @@ def evaluation_line(metrics: Mapping[str, float], *, noise_pct: float | None) ->
     parts = [f"{name} {metrics[name]:.4g}"]
     if f"{name}_ci_low" in metrics:
         low, high = metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"]
-        parts[0] += f" (95 % of {low:.4g} to {high:.4g}, {metrics['num_datapoints']:.0f} datapoints)"
+        parts[0] += f" (95 % interval {low:.4g} to {high:.4g}, {metrics['num_datapoints']:.0f} datapoints)"
     if name != "reward":
         parts.append(f"above 0 in {100 * metrics[f'{name}_positive_frac']:.0f} %, reward {metrics['reward']:.4g}")
         parts += [f"scoring noise {noise_pct:.2g} %"] * (noise_pct is not None)

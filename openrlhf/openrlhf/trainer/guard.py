@@ -75,7 +75,7 @@ def control_line(metrics: Mapping[str, float], name: str = "improvement_pct") ->
     None where they beat all, or there are no controls or no intervals.
     """
     beaten_by = [
-        f"{words} ({metrics[f'over_{control}/{name}']:+.2g}, 95 % of {low:+.2g} to "
+        f"{words} ({metrics[f'over_{control}/{name}']:+.2g}, 95 % interval {low:+.2g} to "
         f"{metrics[f'over_{control}/{name}_ci_high']:+.2g})"
         for control, words in CONTROL_WORDS.items()
         if (low := metrics.get(f"over_{control}/{name}_ci_low")) is not None and low <= 0

@@ -97,6 +97,11 @@ class PlanScorer:
 
         return rewards
 
+    def without_plan(self, samples: Sequence[PlanSample]) -> Rewards:
+        """The rewards of samples whose response is empty, where the baseline is the conversation with an empty plan."""
+        baselines = [baseline_likelihood(sample.datapoint) for sample in samples]
+        return self._rewards(samples, [""] * len(samples), baselines)
+
     def start_noise(self, datapoint: Datapoint) -> Callable[[], float]:
         """Submits a baseline conversation in packs of different shapes; what it returns waits for its noise.
 

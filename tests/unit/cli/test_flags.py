@@ -160,6 +160,7 @@ NEW = {
     "reference_dtype": "fp32",  # tf32 where there is a GPU
     "advantage_eps": None,
     "eval_n_samples": 1,
+    "eval_controls": "empty,synopsis,other",
     "keep_train_completions": 100,
     "save_best": None,
     "stop_on_failed_save": False,

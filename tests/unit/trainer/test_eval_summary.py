@@ -94,8 +94,8 @@ def test_the_line_says_how_sure_the_number_is():
     metrics = {**split_metrics(ROWS, [], names=NAMES, seed=5), "plan_length": 64.0, "time/eval_s": 2.5}
     metrics |= {"improvement_pct_ci_low": -1.25, "improvement_pct_ci_high": 9.0}
     assert evaluation_line(metrics, noise_pct=0.004) == (
-        "improvement_pct 2.4 (95 % of -1.25 to 9, 3 datapoints), above 0 in 60 %, reward 0.24, scoring noise 0.004 %, "
-        "plan_length 64, eval_s 2.5"
+        "improvement_pct 2.4 (95 % interval -1.25 to 9, 3 datapoints), above 0 in 60 %, reward 0.24, scoring noise "
+        "0.004 %, plan_length 64, eval_s 2.5"
     )
     of_reward = split_metrics(ROWS[-1:], [], names=(), seed=5)
     assert evaluation_line(of_reward, noise_pct=None) == "reward 0.9"

@@ -49,6 +49,6 @@ def test_controls_that_are_not_beaten_are_named():
     """An interval that reaches 0 is not above it."""
     metrics = {**over("empty", 0.5, -0.25, 1.0), **over("synopsis", 3.0, 1.0, 4.0), **over("other", -8.0, -10.0, -6.0)}
     assert control_line(metrics) == (
-        "the policy's plans do no better than no plan at all (+0.5, 95 % of -0.25 to +1), another story's synopsis "
-        "(-8, 95 % of -10 to -6), in improvement_pct"
+        "the policy's plans do no better than no plan at all (+0.5, 95 % interval -0.25 to +1), another story's "
+        "synopsis (-8, 95 % interval -10 to -6), in improvement_pct"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from openrlhf.vr_cli.controls import control_plans
+from openrlhf.vr_cli.controls import control_plans, parse_controls
 
 
 def chapter(story: str | None, synopsis: str | None) -> dict[str, Any]:
@@ -24,6 +24,15 @@ def test_the_other_plan_is_of_the_next_datapoint_of_another_story():
         {"empty": "", "synopsis": "B1", "other": "A1"},
         {"empty": "", "synopsis": "B2", "other": "A1"},
     ]
+
+
+def test_controls_are_chosen():
+    split = [chapter("a", "A1"), chapter("b", "B1")]
+    assert control_plans(split, parse_controls("other,empty")) == [
+        {"empty": "", "other": "B1"},
+        {"empty": "", "other": "A1"},
+    ]
+    assert control_plans(split, parse_controls("none")) == [{}, {}]
 
 
 def test_rows_of_messages_have_their_last_user_turn():

@@ -165,6 +165,16 @@ def test_log_probs_that_are_not_finite_name_the_sample(tokenizer, value):
         scorer.score([sample(KEEPER, "a"), sample(HARBOUR, "b"), sample(KEEPER, "a"), sample(KEEPER, "c")])
 
 
+def test_without_a_plan_the_baseline_is_the_likelihood(tokenizer):
+    def unused(batch: SharedPrefixBatch) -> torch.Tensor:
+        raise AssertionError("no forward is needed")
+
+    rewards = make_scorer(tokenizer, unused).without_plan([sample(HARBOUR, ""), sample(KEEPER, "")])
+    assert rewards.rewards == rewards.metrics["improvement_pct"] == [0.0, 0.0]
+    assert rewards.metrics["planned_ppl"] == pytest.approx([math.exp(6.0)] * 2)
+    assert rewards.metrics["plan_length"] == [0.0, 0.0]
+
+
 def test_packs_are_submitted_at_once_and_awaited_later(tokenizer):
     submitted: list[int] = []
 
