@@ -20,7 +20,13 @@ from openrlhf.vr_cli.perplexity import Likelihood
 Rows = Sequence[dict[str, Any]]
 
 TRAIN_COLUMNS = (("reward", "reward"), ("KL", "kl"), ("tokens", "response_length"))
-EVAL_COLUMNS = (("reward", "reward"), ("improvement %", "improvement_pct"), ("tokens", "response_length"))
+EVAL_COLUMNS = (
+    ("reward", "reward"),
+    ("improvement %", "improvement_pct"),
+    ("95 % from", "improvement_pct_ci_low"),
+    ("to", "improvement_pct_ci_high"),
+    ("tokens", "response_length"),
+)
 WIDTH = 14
 
 

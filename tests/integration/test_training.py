@@ -302,6 +302,20 @@ def test_a_dead_worker_ends_the_run_with_its_cause(world: Path, tmp_path: Path):
     assert "ReferenceModelRayActor" in (tmp_path / "log").read_text()
 
 
+def test_a_reward_function_that_fails_ends_the_run_with_its_name_and_the_datapoint(world: Path, tmp_path: Path):
+    """One datapoint of the evaluation's, so before anything is trained."""
+    bad = jsonl(world / "rl_data" / "val.jsonl")[1]["datapoint_id"]
+    file = tmp_path / "mine.py"
+    file.write_text(f"def mine(inputs):\n    return 1 / 0 if inputs.datapoint['datapoint_id'] == {bad!r} else 0.0\n")
+    argv = arguments(world, tmp_path, reward_shape=None, reward_function=f"{file}:mine")
+    done = subprocess.run(command(argv), env=quiet_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    what = f"raised ZeroDivisionError: division by zero (at {file}:2) for datapoint {bad!r}, sample "
+    assert line.startswith(f"error: the reward function '{file}:mine' {what}")
+    assert not (tmp_path / "final_model").exists()
+
+
 class EarlyAlphabetMaker(RemoteExperienceMaker):
     """A reward that is easy to raise, through the same hook: the share of tokens from the vocabulary's first half."""
 

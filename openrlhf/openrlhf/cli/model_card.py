@@ -13,7 +13,17 @@ from openrlhf.cli.run_folder import RunRecord
 from openrlhf.config import HIDDEN
 from openrlhf.utils.checkpoints import Checkpoint
 
-METRICS = ("reward", "improvement_pct", "nll_delta", "response_length", "kl", "entropy")
+METRICS = (
+    "reward",
+    "improvement_pct",
+    "improvement_pct_ci_low",
+    "improvement_pct_ci_high",
+    "nll_delta",
+    "plan_length",
+    "response_length",
+    "kl",
+    "entropy",
+)
 LEFT_OUT = {"use_wandb", "wandb_org", "wandb_group", "wandb_project", "wandb_run_name", "use_tensorboard"}
 
 

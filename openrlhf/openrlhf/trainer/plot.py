@@ -1,4 +1,5 @@
-"""Draws a run: reward and improvement over the steps, in training and on the held-out split.
+"""Draws a run: reward and improvement over the steps, in training and on the held-out split, there with its interval
+and with what plans earn that nobody had to learn.
 
 python -m openrlhf.trainer.plot ckpt/metrics.jsonl ckpt/metrics.png
 """
@@ -8,10 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openrlhf.trainer.tracking import read_metrics
 from openrlhf.utils.atomic_io import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PANELS = (
     # metric, title, axis label
@@ -22,6 +26,14 @@ PHASES = (
     # phase, label, style
     ("train", "training rollouts", {"color": "#4c72b0", "marker": ".", "linewidth": 1.2}),
     ("eval", "held-out split", {"color": "#c44e52", "marker": "o", "linewidth": 1.8}),
+)
+
+
+CONTROL_STYLES = (
+    # control, label, style
+    ("empty", "no plan", "--"),
+    ("synopsis", "the synopsis as plan", "-."),
+    ("other", "another story's synopsis", ":"),
 )
 
 
@@ -43,6 +55,8 @@ def plot_metrics(metrics_path: str | Path, out_png: str | Path) -> None:
             steps, values = series(rows, phase, metric)
             if steps:
                 axes.plot(steps, values, label=name, **style)
+                draw_interval(axes, rows, phase, metric, color=style["color"])
+        draw_controls(axes, rows, metric)
         if axes.lines:
             axes.legend(frameon=False)
         else:
@@ -53,6 +67,22 @@ def plot_metrics(metrics_path: str | Path, out_png: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_write(out_png, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def draw_interval(axes: Axes, rows: Sequence[dict[str, Any]], phase: str, metric: str, *, color: Any) -> None:
+    """A band from low to high, where the rows have them."""
+    ends = [series(rows, phase, f"{metric}_ci_{end}") for end in ("low", "high")]
+    if ends[0][0]:
+        (steps, low), (_, high) = ends
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0, label="95 % interval")
+
+
+def draw_controls(axes: Axes, rows: Sequence[dict[str, Any]], metric: str) -> None:
+    """A level for each control."""
+    for control, name, style in CONTROL_STYLES:
+        _, values = series(rows, "eval", f"control_{control}/{metric}")
+        if values:
+            axes.axhline(values[-1], color="gray", linestyle=style, linewidth=1.0, label=name)
 
 
 if __name__ == "__main__":

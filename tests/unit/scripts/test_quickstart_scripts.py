@@ -109,12 +109,20 @@ def test_the_report_compares_the_first_with_the_last_evaluation() -> None:
         {"step": 0, "phase": "eval", "reward": 0.25, "improvement_pct": -1.5, "response_length": 60.0},
         {"step": 1, "phase": "train", "reward": 0.3, "kl": 0.001, "response_length": 64.0, "time/step_s": 12.345},
         {"step": 2, "phase": "eval", "reward": 0.5, "improvement_pct": 0.75, "response_length": 62.0},
-        {"step": 4, "phase": "eval", "reward": 0.75, "improvement_pct": 2.0, "response_length": 63.0},
+        {
+            "step": 4,
+            "phase": "eval",
+            "reward": 0.75,
+            "improvement_pct": 2.0,
+            "improvement_pct_ci_low": -0.5,
+            "improvement_pct_ci_high": 4.0,
+            "response_length": 63.0,
+        },
     ]
     lines = report.report(rows, None)
     assert [line.split() for line in lines if line.strip() and line.split()[0].isdigit()] == [
-        ["0", "0.25", "-1.5", "60"],
-        ["4", "0.75", "2", "63"],
+        ["0", "0.25", "-1.5", "-", "-", "60"],
+        ["4", "0.75", "2", "-0.5", "4", "63"],
         ["1", "0.3", "0.001", "64", "12.35"],
     ]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from openrlhf.config import TrackingConfig
-from openrlhf.trainer.plot import plot_metrics, series
+from openrlhf.trainer.plot import draw_controls, draw_interval, plot_metrics, series
 from openrlhf.trainer.tracking import MetricsLogger, read_metrics
 
 CONFIG = TrackingConfig(wandb_run_name="run")
@@ -157,3 +159,26 @@ def test_the_plot_is_drawn_whatever_was_recorded(last_step: int, tmp_path: Path)
     (tmp_path / "metrics.jsonl").touch()
     plot_metrics(tmp_path / "metrics.jsonl", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plot_has_intervals_and_controls() -> None:
+    rows = [
+        {
+            "step": step,
+            "phase": "eval",
+            "x": 1.0 * step,
+            "x_ci_low": step - 1.0,
+            "x_ci_high": step + 2.0,
+            "control_empty/x": 0.5,
+        }
+        for step in (0, 4)
+    ]
+    axes = Figure().subplots()
+    draw_interval(axes, rows, "eval", "x", color="red")
+    draw_controls(axes, rows, "x")
+    (band,) = axes.collections
+    corners = {tuple(point) for point in np.asarray(band.get_paths()[0].vertices).tolist()}
+    assert corners == {(0.0, -1.0), (0.0, 2.0), (4.0, 3.0), (4.0, 6.0)}
+    (level,) = axes.lines
+    assert level.get_label() == "no plan"
+    assert np.asarray(level.get_ydata()).tolist() == [0.5, 0.5]
