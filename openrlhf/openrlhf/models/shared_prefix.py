@@ -100,6 +100,33 @@ class SharedPrefixBatch:
             segment_ids=F.pad(self.segment_ids, (0, padding), value=PADDING_SEGMENT),
         )
 
+    def halved(self) -> tuple[SharedPrefixBatch, SharedPrefixBatch]:
+        """Two batches with half of the samples each, in order and without padding. Raises ValueError below two samples.
+
+        What both give for their labels, one after the other, is what this batch gives for its own.
+        """
+        if self.num_samples < 2:
+            raise ValueError(f"a batch of {self.num_samples} samples has no halves")
+        middle = (self.num_samples + 1) // 2
+        return self._of_samples(0, middle), self._of_samples(middle, self.num_samples)
+
+    def _of_samples(self, first: int, end: int) -> SharedPrefixBatch:
+        """The batch of the samples from `first` up to `end`."""
+        of_segments = (self.segment_ids > first) & (self.segment_ids <= end)
+        tokens = of_segments | (self.segment_ids == PREFIX_SEGMENT)  # (T,)
+        labels = (self.label_samples >= first) & (self.label_samples < end)  # (L,)
+        new_index = tokens.cumsum(0) - 1  # (T,)
+        segment_ids = self.segment_ids[tokens]
+        return SharedPrefixBatch(
+            input_ids=self.input_ids[tokens],
+            position_ids=self.position_ids[tokens],
+            segment_ids=torch.where(segment_ids == PREFIX_SEGMENT, segment_ids, segment_ids - first),
+            label_positions=new_index[self.label_positions[labels]],
+            labels=self.labels[labels],
+            label_samples=self.label_samples[labels] - first,
+            sample_indices=self.sample_indices[first:end],
+        )
+
     def sum_per_sample(self, values: Tensor) -> Tensor:
         """Sums per-label values (L,) within each sample: (num_samples,), in the order of `sample_indices`."""
         return values.new_zeros(self.num_samples).index_add(0, self.label_samples, values)

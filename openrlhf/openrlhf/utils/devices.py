@@ -51,6 +51,12 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def release_cached_memory() -> None:
+    """Gives what torch's allocator holds without using it back to the GPU; nothing to do on the CPU."""
+    if device_type() == "cuda":
+        torch.cuda.empty_cache()
+
+
 def peak_memory_gib() -> float:
     """Peak memory of this process so far in GiB: allocated on its GPU, or resident where there is none."""
     if device_type() == "cuda":

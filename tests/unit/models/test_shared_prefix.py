@@ -97,6 +97,35 @@ def test_token_budget_splits_by_segments_and_drops_nothing(max_tokens, expected)
     assert [batch.sample_indices for batch in pack_shared_prefix(group(), max_tokens=max_tokens)] == expected
 
 
+def test_halves_by_hand():
+    #  token     7 8 | 1 | 2 3 | 4 5      samples 0, 1 | 2 ; padding goes
+    sequences = [
+        LabeledSequence(token_ids=[7, 8, 1], label_start=2),
+        LabeledSequence(token_ids=[7, 8, 2, 3], label_start=2),
+        LabeledSequence(token_ids=[7, 8, 4, 5], label_start=3),
+    ]
+    (batch,) = pack_shared_prefix(sequences, max_tokens=100)
+    left, right = batch.padded(16).halved()
+    assert left.input_ids.tolist() == [7, 8, 1, 2, 3]
+    assert left.label_positions.tolist() == [1, 1, 3]
+    assert (left.label_samples.tolist(), left.sample_indices) == ([0, 1, 1], (0, 1))
+    assert right.input_ids.tolist() == [7, 8, 4, 5]
+    assert right.position_ids.tolist() == [0, 1, 2, 3]
+    assert right.segment_ids.tolist() == [0, 0, 1, 1]
+    assert (right.label_positions.tolist(), right.labels.tolist()) == ([2], [5])
+    assert (right.label_samples.tolist(), right.sample_indices) == ([0], (2,))
+    with pytest.raises(ValueError, match="a batch of 1 samples has no halves"):
+        right.halved()
+
+
+def test_halves_give_what_the_whole_gives():
+    model = make_model("qwen2_tied")
+    (batch,) = pack_shared_prefix(group(), max_tokens=100)
+    with torch.no_grad():
+        halves = [shared_prefix_logprobs(model, half) for half in batch.halved()]
+        torch.testing.assert_close(torch.cat(halves), shared_prefix_logprobs(model, batch), rtol=0, atol=1e-6)
+
+
 def test_sequences_must_share_a_token():
     sequences = [LabeledSequence(token_ids=[first, 5], label_start=1) for first in (1, 2)]
     with pytest.raises(ValueError, match="share at least their first token"):

@@ -27,8 +27,9 @@ from openrlhf.trainer.ppo_utils.advantages import (
     whitening_sums,
 )
 from openrlhf.trainer.ppo_utils.finite import describe_prompt, non_finite_samples, refuse_non_finite
-from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
+from openrlhf.trainer.ppo_utils.pack_budget import TRAINING_REMEDY, PackBudget
+from openrlhf.trainer.ppo_utils.pack_forwards import PackForwards
 from openrlhf.trainer.ppo_utils.rollout import (
     PendingGroup,
     ScoredSamples,
@@ -72,6 +73,12 @@ class RemoteExperienceMaker:
         self.tokenizer = tokenizer
         self.engines = list(engines)
         self.reference = reference
+        self.forwards = PackForwards(
+            self._logprobs_and_entropy,
+            engine=actor.model,
+            budget=PackBudget(config.batch.rollout_pack_tokens, kind="log-prob", remedy=TRAINING_REMEDY),
+            in_step_with_others=True,
+        )
         # Where everything shares one CPU, phases that overlap only slow each other down.
         self.overlap_generation = device_type() == "cuda"
         self.overlap_reference = device_type() == "cuda" and not config.placement.colocate_actor_ref
@@ -224,21 +231,22 @@ class RemoteExperienceMaker:
         pending = self.reference.submit(batches, temperature=self.config.rollout_sampling.temperature)
         return lambda: split_batches(batches, ray.get(pending))
 
-    @torch.no_grad()
     def _policy_logprobs(
         self, groups: Sequence[Samples], timer: PhaseTimer, metrics: MeanMetrics
     ) -> list[list[Tensor]]:
         """Log-probs of every response under the current policy: per group (G,) tensors of (R,). Adds its entropy."""
         packed = [self._pack(samples) for samples in groups]
-        flat = [batch for batches in packed for batch in batches]
-        results = []
         with timer.phase("old_logprobs"):
-            for batch, _ in in_lockstep(flat, SharedPrefixBatch.empty()):
-                logprobs, entropy = self.actor.with_entropy(batch, self.config.rollout_sampling.temperature)
-                metrics.add_sum("entropy", entropy.sum(), entropy.numel())
-                results.append(logprobs.cpu())
+            results = self.forwards.run([batch for batches in packed for batch in batches])
+        entropies = [both[:, 1] for both in results]
+        metrics.add_sum("entropy", sum(float(entropy.sum()) for entropy in entropies), sum(map(len, entropies)))
         remaining = iter(results)
-        return [split_batches(batches, [next(remaining) for _ in batches]) for batches in packed]
+        return [split_batches(batches, [next(remaining)[:, 0] for _ in batches]) for batches in packed]
+
+    def _logprobs_and_entropy(self, batch: SharedPrefixBatch) -> Tensor:
+        """Under the current policy: (L, 2) on the CPU."""
+        both = self.actor.with_entropy(batch, self.config.rollout_sampling.temperature)
+        return torch.stack(both, dim=-1).cpu()
 
     def _pack(self, samples: Samples) -> list[SharedPrefixBatch]:
         return pack_shared_prefix(samples.labeled_sequences(), max_tokens=self.config.batch.rollout_pack_tokens)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -11,9 +15,11 @@ from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
 from openrlhf.trainer.ppo_utils.finite import REMEDY, NonFiniteError, refuse_non_finite
 from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics
+from openrlhf.trainer.ppo_utils.pack_budget import TRAINING_REMEDY, PackBudget, TooBig
 from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
 from openrlhf.trainer.ppo_utils.samples import Experience
 from openrlhf.utils.deepspeed.collectives import all_reduce
+from openrlhf.utils.deepspeed.out_of_memory import drop_gradients, in_step
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.devices import current_device
 from openrlhf.utils.progress import progress_bar
@@ -29,6 +35,7 @@ class PolicyUpdate:
         self.strategy = strategy
         self.actor = actor
         self.kl_in_loss = config.algorithm.use_kl_loss and config.needs_reference_logprobs
+        self.budget = PackBudget(config.batch.train_pack_tokens, kind="training", remedy=TRAINING_REMEDY)
 
     def run(
         self, experiences: list[Experience], *, step: int, num_updates: int, kl_coef: float, metrics: MeanMetrics
@@ -41,36 +48,71 @@ class PolicyUpdate:
             )
             with progress_bar("optimizing", total=num_updates, enabled=self.strategy.is_rank_0()) as bar:
                 for samples in updates:
-                    batches = replay_buffer.micro_batches(samples, max_tokens=self.config.batch.train_pack_tokens)
-                    self.optimizer_step(batches, len(samples), step=step, kl_coef=kl_coef, metrics=metrics)
+                    self.optimizer_step(replay_buffer, samples, step=step, kl_coef=kl_coef, metrics=metrics)
                     bar.update(1)
 
     def optimizer_step(
-        self, micro_batches: list[TrainBatch], num_samples: int, *, step: int, kl_coef: float, metrics: MeanMetrics
+        self,
+        replay_buffer: ReplayBuffer,
+        samples: Sequence[tuple[int, int]],
+        *,
+        step: int,
+        kl_coef: float,
+        metrics: MeanMetrics,
     ) -> None:
-        """One optimizer step over all ranks' micro-batches: the loss is the mean over all their samples.
+        """One optimizer step over all ranks' samples: the loss is the mean over all of them. Collective.
 
         Raises:
             NonFiniteError: the loss or the gradient is not finite; the weights are as they were.
+            UserError: there is no memory for a single sequence.
         """
-        num_samples_everywhere = all_reduce(num_samples, op="sum")
+        num_samples_everywhere = all_reduce(len(samples), op="sum")
         if num_samples_everywhere == 0:
             return
         # DeepSpeed averages gradients over ranks; the sum over micro-batches and ranks must be a mean over samples.
         scale = self.strategy.world_size / num_samples_everywhere
-        empty = TrainBatch.empty(with_reference=self.kl_in_loss)
-        losses: list[Tensor] = []
-        for train_batch, is_last in in_lockstep(micro_batches, empty):
-            output = self.loss(train_batch, kl_coef=kl_coef)
-            self.strategy.backward(self.actor.model, output.loss_sum * scale, is_last=is_last)
-            losses.append(output.loss_sum.detach())
-            metrics.add_sums({"loss": losses[-1], **output.metric_sums}, train_batch.batch.num_samples)
+        micro_batches, outputs = self.accumulate(replay_buffer, samples, scale=scale, kl_coef=kl_coef)
+        losses = [output.loss_sum for output in outputs]
+        for train_batch, output in zip(micro_batches, outputs, strict=True):
+            metrics.add_sums({"loss": output.loss_sum, **output.metric_sums}, train_batch.batch.num_samples)
         refuse_non_finite(non_finite_losses(losses, micro_batches), where=f"step {step + 1}")
         metrics.add("learning_rate", [self.actor.model.get_lr()[0]])
         try:
             metrics.add("grad_norm", [self.strategy.step(self.actor.model)])
         except FloatingPointError as error:
             raise NonFiniteError(f"step {step + 1}: {error}; {REMEDY}") from error
+
+    def accumulate(
+        self, replay_buffer: ReplayBuffer, samples: Sequence[tuple[int, int]], *, scale: float, kl_coef: float
+    ) -> tuple[list[TrainBatch], list[PolicyLossOutput]]:
+        """Accumulates the gradient of `scale` times the samples' loss; returns what ran, without graphs. Collective.
+
+        Where memory runs out on any rank, all ranks drop what they have accumulated, and repeat with smaller packs: how
+        much of a broken pass has reached the gradients depends on where it broke.
+        """
+        empty = TrainBatch.empty(with_reference=self.kl_in_loss)
+        while True:
+            own = replay_buffer.micro_batches(samples, max_tokens=self.budget.tokens)
+            micro_batches, outputs, failed = [], [], []
+            for train_batch, is_last in in_lockstep(own, empty):
+                run = partial(self.forward_backward, scale=scale, kl_coef=kl_coef, is_last=is_last)
+                output = in_step(self.actor.model, partial(run, train_batch), partial(run, empty))
+                if output is None:
+                    failed.append(TooBig.of(train_batch.batch))
+                else:
+                    micro_batches.append(train_batch)
+                    outputs.append(output)
+            if not self.budget.lower(failed, together=True):
+                return micro_batches, outputs
+            drop_gradients(self.actor.model)
+
+    def forward_backward(
+        self, train_batch: TrainBatch, *, scale: float, kl_coef: float, is_last: bool
+    ) -> PolicyLossOutput:
+        """Adds the gradient of one packed micro-batch; `is_last` of all ranks' micro-batches of an optimizer step."""
+        output = self.loss(train_batch, kl_coef=kl_coef)
+        self.strategy.backward(self.actor.model, output.loss_sum * scale, is_last=is_last)
+        return replace(output, loss_sum=output.loss_sum.detach())
 
     def loss(self, train_batch: TrainBatch, *, kl_coef: float) -> PolicyLossOutput:
         """The policy loss of one packed micro-batch, summed over its samples."""

@@ -13,6 +13,8 @@ from openrlhf.config import TrainConfig
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import SharedPrefixBatch
+from openrlhf.trainer.ppo_utils.pack_budget import SCORING_REMEDY, PackBudget
+from openrlhf.trainer.ppo_utils.pack_forwards import PackForwards
 from openrlhf.trainer.ray.handles import WorkerHandle
 from openrlhf.trainer.ray.role import BasePPORole
 from openrlhf.utils.deepspeed.collectives import all_gather_object
@@ -25,11 +27,19 @@ class ReferenceModelRayActor(BasePPORole):
         model = self.strategy.load_model(partial(load_causal_lm, config.reference), config.ref_deepspeed)
         self.actor = Actor(self.strategy.prepare_eval(model, deepspeed=config.ref_deepspeed))
         check_packs(self.actor.model, name=config.reference.pretrain)
+        self.budget = PackBudget(config.batch.rollout_pack_tokens, kind="scoring", remedy=SCORING_REMEDY)
+        self.in_step_with_others = config.ref_deepspeed.zero_stage == 3
 
-    @torch.no_grad()
     def forward(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> torch.Tensor:
-        """fp32 CPU log-probs (L,) of the batch's labels."""
-        return self.actor(batch, temperature).cpu()
+        """fp32 CPU log-probs (L,) of the batch's labels. Under ZeRO-3 a collective of the reference workers."""
+        forwards = PackForwards(
+            lambda piece: self.actor(piece, temperature).cpu(),
+            engine=self.actor.model,
+            budget=self.budget,
+            in_step_with_others=self.in_step_with_others,
+        )
+        (logprobs,) = forwards.run([batch])
+        return logprobs
 
 
 class ReferenceClient:
