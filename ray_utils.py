@@ -18,6 +18,8 @@ from openrlhf.datasets.blending import SourcedRow
 from openrlhf.datasets.prompts_dataset import ResolveDatapoint
 from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.models.shared_prefix import SharedPrefixBatch
+from openrlhf.trainer.best import check_metric
+from openrlhf.trainer.eval_summary import metric_names
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples import ControlScore, Prompt, Rewards, Samples
 from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
@@ -25,7 +27,7 @@ from openrlhf.utils.logging import init_logger
 from openrlhf.utils.model_config import get_model_config
 from openrlhf.vr_cli.baseline_map import load_baseline_map
 from openrlhf.vr_cli.controls import EMPTY, control_plans, parse_controls
-from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths, first_tokens
+from openrlhf.vr_cli.plan_scoring import METRICS, PlanSample, PlanScorer, check_planned_lengths, first_tokens
 from openrlhf.vr_cli.provenance import Provenance
 from openrlhf.vr_cli.rewards import (
     DEFAULT_TIERS,
@@ -78,7 +80,14 @@ class StoryBasedRemoteExperienceMaker(RemoteExperienceMaker):
 
     @classmethod
     def check_data(cls, config: TrainConfig, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
-        """Checks that the baseline is the reference model's own, and that every planned conversation fits into it."""
+        """Checks that the baseline is the reference model's own, and that every planned conversation fits into it.
+
+        A `--save_best` that is no metric is refused here too: evaluations would find out when all models are loaded.
+        """
+        if config.checkpoint.save_best is not None:
+            controls = parse_controls(config.evaluation.controls)
+            names = metric_names(METRICS, summarised=cls.summarised, controls=controls, num_datapoints=len(prompts))
+            check_metric(config.checkpoint.save_best, names)
         baseline_map = load_baseline_map(config.reward.baseline_ppl_path)
         prompt_settings = baseline_map.provenance.prompt_settings
         baseline_map.check_provenance(

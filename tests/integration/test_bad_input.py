@@ -97,6 +97,12 @@ def test_vr_cli_needs_its_baseline_and_takes_no_reward_file(world, capsys):
     assert "run openrlhf.cli.train_ppo_ray" in refusal(world, capsys, **changes)
 
 
+def test_a_best_metric_that_does_not_exist(world, capsys):
+    refused = refusal(world, capsys, save_best="improvement")
+    assert "--save_best improvement: evaluations have no such metric; choose from " in refused
+    assert "improvement_pct," in refused
+
+
 def test_the_general_command_needs_a_reward(world, capsys):
     assert train_ppo_ray.main(arguments(world, world / "out", baseline_ppl_path=None, reward_shape=None)) == 2
     assert "pass --remote_rm_url FILE.py" in capsys.readouterr().err

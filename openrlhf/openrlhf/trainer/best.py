@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from openrlhf.errors import UserError
@@ -26,13 +26,18 @@ def better_evaluation(
     Raises:
         UserError: the evaluation has no such metric; the message lists those that it has.
     """
-    if metric not in metrics:
-        names = ", ".join(sorted(name for name in metrics if not name.startswith("time/")))
-        raise UserError(f"--save_best {metric}: evaluations have no such metric; choose from {names}")
+    check_metric(metric, (name for name in metrics if not name.startswith("time/")))
     value = metrics[metric]
     if not math.isfinite(value) or (best is not None and value <= best.value):
         return None
     return BestEvaluation(metric=metric, value=value, step=step)
+
+
+def check_metric(metric: str, names: Iterable[str]) -> None:
+    """Raises UserError where `--save_best` names none of an evaluation's metrics."""
+    known = sorted(names)
+    if metric not in known:
+        raise UserError(f"--save_best {metric}: evaluations have no such metric; choose from {', '.join(known)}")
 
 
 def resumed_best(saved: Mapping[str, object] | None, *, metric: str | None) -> BestEvaluation | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from openrlhf.trainer.ppo_utils.samples import ControlScore
@@ -45,6 +45,21 @@ def _against_controls(
         metrics[f"control_{control}/{name}"] = sum(values.values()) / len(values)
         metrics |= difference.metrics(f"over_{control}/{name}")
     return metrics
+
+
+def metric_names(
+    task_metrics: Collection[str], *, summarised: Sequence[str], controls: Sequence[str], num_datapoints: int
+) -> set[str]:
+    """The names of an evaluation's metrics, but for times: those of datapoints that score 0 in everything."""
+    prompts = range(min(num_datapoints, 2))
+    zeros = {**dict.fromkeys(task_metrics, 0.0), "reward": 0.0, "response_length": 0.0, "truncated_frac": 0.0}
+    scores = [
+        ControlScore(prompt_index=i, datapoint_id=None, control=control, plan="", reward=0.0, metrics=zeros)
+        for control in controls
+        for i in prompts
+    ]
+    rows = [{"prompt_index": i, **zeros} for i in prompts]
+    return {*zeros, *split_metrics(rows, scores, names=summarised, seed=0)}
 
 
 def breakdown(rows: Sequence[Row], *, names: Sequence[str], seed: int) -> list[dict[str, Any]]:

@@ -35,6 +35,21 @@ NOISE_FILLER_WORDS = (5, 20)
 """Where the noise is measured, plans of so many words of the gold text share packs with the empty one."""
 
 
+METRICS = (
+    "improvement_pct",
+    "raw_reward",
+    "nll_delta",
+    "planned_ppl",
+    "baseline_ppl",
+    "plan_length",
+    "no_plan_marker_frac",
+    "unseen_trigram_share",
+    "prompt_coverage",
+    "prompt_density",
+)
+"""What is measured of each sample beside its reward; docs/metrics.md says what they mean."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanSample:
     """One response to score."""

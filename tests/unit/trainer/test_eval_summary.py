@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openrlhf.trainer.eval_summary import breakdown, evaluation_line, split_metrics
+from openrlhf.trainer.eval_summary import breakdown, evaluation_line, metric_names, split_metrics
 from openrlhf.trainer.ppo_utils.samples import ControlScore
 from openrlhf.vr_cli.statistics import bootstrap_interval
 
@@ -70,6 +70,14 @@ def test_a_constant_control_shifts_the_interval_and_no_more():
     for end in ("", "_ci_low", "_ci_high"):
         shifted = metrics[f"improvement_pct{end}"] - 2.0
         assert metrics[f"over_empty/improvement_pct{end}"] == pytest.approx(shifted)
+
+
+def test_the_names_are_known_before_anything_is_measured():
+    controls = [control(p, "empty", 2.0) for p in (0, 4, 7)]
+    rows = [{**row(p, 1.0), "response_length": 1.0, "truncated_frac": 0.0} for p in (0, 4, 7)]
+    measured = {"response_length", "truncated_frac", *split_metrics(rows, controls, names=NAMES, seed=5)}
+    assert metric_names(NAMES, summarised=NAMES, controls=["empty"], num_datapoints=3) == measured
+    assert "reward_ci_low" not in metric_names(NAMES, summarised=NAMES, controls=[], num_datapoints=1)
 
 
 def test_the_split_is_broken_down_by_story_and_genre():

@@ -14,7 +14,7 @@ from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.vr_cli.baseline_map import with_baseline
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plan_prompts import PlanPrompts
-from openrlhf.vr_cli.plan_scoring import PlanSample, PlanScorer, check_planned_lengths, score_locally
+from openrlhf.vr_cli.plan_scoring import METRICS, PlanSample, PlanScorer, check_planned_lengths, score_locally
 from openrlhf.vr_cli.rewards import make_reward_function
 from support.tiny_models import random_model
 
@@ -98,6 +98,7 @@ def test_rewards_of_several_groups_in_any_order_equal_plain_forwards(model, toke
     assert rewards.metrics["planned_ppl"] == pytest.approx([math.exp(nll) for nll in planned], rel=1e-5)
     assert rewards.metrics["baseline_ppl"] == pytest.approx([math.exp(6.0)] * 5)
     assert {len(values) for values in rewards.metrics.values()} == {5}
+    assert tuple(rewards.metrics) == METRICS
 
 
 def test_what_is_said_of_a_plan_itself(model, tokenizer):
