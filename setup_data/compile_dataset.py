@@ -32,9 +32,11 @@ logger = init_logger("setup_data.compile_dataset")
 def build_row(book: Book, annotations: BookAnnotations, chapter_index: int, *, num_last_chapters: int) -> Datapoint:
     """The row whose gold chapter is `chapter_index` (0-based: the number of chapters before it)."""
     chapter, note = book.chapters[chapter_index], annotations.chapters[chapter_index]
+    genre = book.genre or annotations.genre
     return {
         "story_id": book.story_id,
         "title": book.title,
+        **({"genre": genre} if genre else {}),
         "chapter_index": chapter_index,
         "next_chapter_header": chapter.header,
         "high_level_plot_summary": annotations.high_level_plot_summary,

@@ -2,7 +2,7 @@
 
 A row is a dict of either kind:
 * NCP: `story_text`, `next_chapter`, `next_chapter_header`, and optionally `chapter_index`, `prior_plot_summary`,
-  `high_level_plot_summary`, `character_sheets`, `next_chapter_synopsis`, `last_n_chapters`, `story_id`;
+  `high_level_plot_summary`, `character_sheets`, `next_chapter_synopsis`, `last_n_chapters`, `story_id`, `genre`;
 * messages: `messages`, a conversation that ends in a user turn and the assistant's gold completion.
 """
 
@@ -42,6 +42,7 @@ def _check_chapter(datapoint: Datapoint) -> None:
         raise UserError("field 'next_chapter' is blank: there is no gold chapter to score; remove the row")
     for field in ("prior_plot_summary", "high_level_plot_summary", "next_chapter_synopsis", "last_n_chapters"):
         _check_type(datapoint, field, str, "a string", optional=True)
+    _check_type(datapoint, "genre", str, "a string", optional=True)
     _check_type(datapoint, "story_id", str | int, "a string or an integer", optional=True)
     _check_type(datapoint, "chapter_index", int, "an integer", optional=True)
     if (datapoint.get("chapter_index") or 0) < 0:

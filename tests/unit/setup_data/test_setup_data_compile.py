@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_row_holds_what_is_known_before_the_chapter() -> None:
     }
     two = build_row(*make_story("lamps", words=2), 3, num_last_chapters=2)["last_n_chapters"]
     assert two == "Chapter 1\n\nw1 end\n\nChapter 2\n\nw2 end"
+
+
+def test_a_row_has_the_genre_of_its_book_or_of_its_annotations() -> None:
+    book, annotations = make_story("lamps")
+    of_book = build_row(replace(book, genre="Mystery"), replace(annotations, genre="Comedy"), 2, num_last_chapters=1)
+    of_annotations = build_row(book, replace(annotations, genre="Comedy"), 2, num_last_chapters=1)
+    assert (of_book["genre"], of_annotations["genre"]) == ("Mystery", "Comedy")
+    assert "genre" not in build_row(book, annotations, 2, num_last_chapters=1)
 
 
 def test_filters_count_by_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from openrlhf.trainer.eval_summary import breakdown, evaluation_line, metric_names, split_metrics
-from openrlhf.trainer.ppo_utils.samples import ControlScore
+from openrlhf.trainer.evaluation import completion_rows
+from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
+from openrlhf.trainer.ppo_utils.samples import Completion, ControlScore, Prompt, Rewards, Samples
 from openrlhf.vr_cli.statistics import bootstrap_interval
 
 NAMES = ("improvement_pct",)
@@ -107,3 +109,33 @@ def test_the_line_says_how_sure_the_number_is():
     )
     of_reward = split_metrics(ROWS[-1:], [], names=(), seed=5)
     assert evaluation_line(of_reward, noise_pct=None) == "reward 0.9"
+
+
+def test_a_completions_row_has_what_its_datapoint_is_broken_down_by():
+    prompt = Prompt(
+        index=3,
+        text="Plan.",
+        token_ids=[1],
+        datapoint={"story_id": "a", "genre": "crime", "gold": "x"},
+        datapoint_id="a/2",
+    )
+    completion = Completion(token_ids=[5, 6], logprobs=[-1.0, -2.0], finish_reason="length")
+    group = ScoredSamples(
+        samples=Samples(prompt=prompt, completions=[completion], responses=["Why."]),
+        rewards=Rewards(rewards=[0.5], metrics={"improvement_pct": [2.0]}),
+    )
+    assert completion_rows(group) == [
+        {
+            "prompt_index": 3,
+            "datapoint_id": "a/2",
+            "story_id": "a",
+            "genre": "crime",
+            "sample": 0,
+            "prompt": "Plan.",
+            "completion": "Why.",
+            "finish_reason": "length",
+            "response_length": 2,
+            "reward": 0.5,
+            "improvement_pct": 2.0,
+        }
+    ]
