@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -140,8 +141,10 @@ def test_an_unknown_log_level(folder: Path) -> None:
 
 
 def test_check_only_starts_nothing(folder: Path) -> None:
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "qwen2", "num_hidden_layers": 1}))
     done = run(folder, [*GOOD, "--check_only"])
     assert done.returncode == 0, done.stderr
+    assert "memory, estimated for 1." in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["baseline.pkl", "model", "rl_data"]
 
 

@@ -6,10 +6,12 @@ import ctypes
 import glob
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from openrlhf.config import Precision
 
 CUDA_ERROR_NO_DEVICE = 100
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path on Linux."""
 RAY_SOCKET = "/ncp-ray-abcdefgh/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
@@ -25,6 +27,37 @@ def driver_num_gpus() -> int | None:
     count = ctypes.c_int(0)
     code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
     return {0: count.value, CUDA_ERROR_NO_DEVICE: 0}.get(code)
+
+
+def driver_gpu_memory() -> list[int]:
+    """Bytes of memory of each GPU that the driver shows this process; empty where it shows none.
+
+    torch would open a context of some hundred MiB on the card for this question, which the workers need.
+    """
+    if not driver_num_gpus():
+        return []
+    cuda = ctypes.CDLL("libcuda.so.1")
+    sizes = []
+    for index in range(driver_num_gpus() or 0):
+        device, size = ctypes.c_int(0), ctypes.c_size_t(0)
+        if cuda.cuDeviceGet(ctypes.byref(device), index) == 0 and (
+            cuda.cuDeviceTotalMem_v2(ctypes.byref(size), device) == 0
+        ):
+            sizes.append(size.value)
+    return sizes
+
+
+def host_memory() -> int:
+    """Bytes of memory of this machine, or of the container if it has a limit."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in CGROUP_LIMITS:
+        try:
+            limit = Path(path).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if limit.isdigit():  # not "max"
+            total = min(total, int(limit))
+    return total
 
 
 def default_reference_dtype() -> Precision:

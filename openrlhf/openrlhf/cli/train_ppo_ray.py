@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from openrlhf.cli.command import FAULT, run_command
 from openrlhf.cli.flags import parse_args, run_settings
 from openrlhf.cli.hub import hub_problem
-from openrlhf.cli.machine import driver_num_gpus, temporary_folder_problem
+from openrlhf.cli.machine import driver_gpu_memory, driver_num_gpus, host_memory, temporary_folder_problem
 from openrlhf.cli.validate import ConfigError, checked_config, context_problems, hub_ids, reward_flag_problems
 from openrlhf.config import TrainConfig
 from openrlhf.errors import UserError
@@ -62,8 +62,9 @@ def launch(argv: Sequence[str] | None, load_actor_class: Callable[[], type[Actor
 
     def command() -> int | None:
         args = parse_args(argv)
-        check_flags(args)
+        config = check_flags(args)
         if args.check_only:
+            say_memory(config)
             logger.info("the arguments are fine; nothing is started")
             return None
         quiet_libraries()
@@ -96,8 +97,8 @@ def run_training(config: TrainConfig, actor_class: type[ActorModelRayActor], set
     return None
 
 
-def check_flags(args: argparse.Namespace) -> None:
-    """What takes no more than a second: the flags, and the places that they name.
+def check_flags(args: argparse.Namespace) -> TrainConfig:
+    """What takes no more than a second: the flags, and the places that they name. The configuration, as far as known.
 
     Raises:
         ConfigError: with all that is wrong.
@@ -109,6 +110,32 @@ def check_flags(args: argparse.Namespace) -> None:
         problems.append(problem)
     if problems:
         raise ConfigError(problems)
+    return config
+
+
+def check_memory(config: TrainConfig) -> None:
+    """Logs what of the run will lie where. Raises UserError where that is too small.
+
+    The workers are taken to run on machines like this one, unless it has no GPU.
+    """
+    from openrlhf.trainer import memory_check
+    from openrlhf.trainer.preflight import model_shape
+
+    cards = driver_gpu_memory()
+    machine = memory_check.Machine(card=min(cards), host=host_memory()) if cards else memory_check.Machine()
+    memory_check.check_memory(config, model_shape(config.policy), machine)
+
+
+def say_memory(config: TrainConfig) -> None:
+    """`check_memory`, as far as the model is at hand. Raises UserError where memory is too small."""
+    from openrlhf.trainer.preflight import model_shape
+
+    try:
+        model_shape(config.policy)
+    except UserError as error:  # on a hub that is not asked for more than whether the model is there
+        logger.warning("memory is not estimated: %s", error)
+        return
+    check_memory(config)
 
 
 def say_stopping(name: str) -> None:
@@ -143,6 +170,8 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
     if problems := list(reward_flag_problems(config, task.reward_flags, task.__name__)):
         raise ConfigError(problems)
     check_context(config)
+    if config.engine.device == "cuda":
+        check_memory(config)
     tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
     check_task(config, tokenizer, task)
     check_outputs(config, tokenizer)

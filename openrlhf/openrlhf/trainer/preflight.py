@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 from openrlhf.config import CheckpointConfig, DeepspeedConfig, ModelConfig, TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.models.generation import mend_generation_config
+from openrlhf.trainer.memory_plan import ModelShape
 from openrlhf.utils.checkpoints import ACTOR_FOLDER, BEST_FOLDER
 from openrlhf.utils.disk import check_writable, describe_room, existing_parent, free_bytes
 from openrlhf.utils.model_config import get_model_config
@@ -29,7 +30,7 @@ def check_outputs(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> No
     check_writable(Path(checkpoint.save_path), "--save_path")
     if checkpoint.writes_checkpoints:
         check_writable(Path(checkpoint.ckpt_path), "--ckpt_path")
-    check_disks(expected_sizes(checkpoint, config.actor_deepspeed, num_parameters(config.policy)))
+    check_disks(expected_sizes(checkpoint, config.actor_deepspeed, model_shape(config.policy).parameters))
     rehearse_save(config.policy, tokenizer)
 
 
@@ -75,12 +76,23 @@ def check_disks(sizes: dict[Path, int]) -> None:
             )
 
 
-def num_parameters(model: ModelConfig) -> int:
-    """From the configuration alone: no weights are read."""
+def model_shape(model: ModelConfig) -> ModelShape:
+    """From the configuration alone: no weights are read. Raises UserError where there is none."""
     config = get_model_config(model.pretrain, trust_remote_code=model.trust_remote_code)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
-    return empty.num_parameters()
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return ModelShape(
+        parameters=empty.num_parameters(),
+        embedding=empty.get_input_embeddings().weight.numel(),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        query=heads * head_dim,
+        key_value=(getattr(text, "num_key_value_heads", None) or heads) * head_dim,
+    )
 
 
 def rehearse_save(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
