@@ -84,7 +84,7 @@ step train python train_ncp.py --pretrain "$model" \
   --micro_rollout_batch_size 4 --micro_train_batch_size 2 --prompt_max_len 2304 --generate_max_len 128 \
   --zero_stage 2 --colocate_actor_ref --actor_num_gpus_per_node 1 --ref_num_gpus_per_node 1 \
   --vllm_num_engines 1 --vllm_sync_backend gloo --enable_prefix_caching --enforce_eager \
-  --eval_split validation --eval_steps "$steps" --save_steps "$steps" --load_checkpoint \
+  --eval_split validation --eval_steps "$steps" --eval_controls empty --save_steps "$steps" --load_checkpoint \
   --save_path "$run" --ckpt_path "$run/checkpoints" "${precision[@]}" "${scoring[@]}"
 
 title "fp32 weights from the checkpoint"
