@@ -33,7 +33,7 @@ class LogprobHead(nn.Linear):
     pass: neither pass holds more than `MAX_LOGITS` logits.
     """
 
-    _request: tuple[Tensor, float, Callable[..., Tensor]] | None = None
+    _request: tuple[Tensor, Tensor, Callable[..., Tensor]] | None = None
     chunk_logprobs: Callable[..., Tensor]
     chunk_with_entropy: Callable[..., Tensor]
 
@@ -43,7 +43,9 @@ class LogprobHead(nn.Linear):
 
         With entropy to (..., L, 2): log-prob, and the entropy in nats of the distribution that the label is from.
         """
-        self._request = (labels, temperature, self.chunk_with_entropy if with_entropy else self.chunk_logprobs)
+        # On the labels' device: a Python number would be compiled as a tensor of the CPU, with a C++ compiler.
+        divisor = torch.full((), temperature, device=labels.device)
+        self._request = (labels, divisor, self.chunk_with_entropy if with_entropy else self.chunk_logprobs)
         try:
             yield
         finally:
@@ -62,14 +64,14 @@ class LogprobHead(nn.Linear):
         return torch.cat(logprobs).unflatten(0, hidden.shape[:-1])
 
 
-def chunk_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: float) -> Tensor:
-    """(rows, H), (V, H), (V,), (rows,) -> fp32 log-probs (rows,)."""
+def chunk_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: Tensor) -> Tensor:
+    """(rows, H), (V, H), (V,), (rows,), () -> fp32 log-probs (rows,)."""
     logits = F.linear(hidden, weight, bias).float() / temperature  # (rows, V)
     return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(dim=-1)
 
 
 def chunk_with_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: float
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: Tensor
 ) -> Tensor:
     """As above, to (rows, 2): log-probs, and the entropy log Z - sum p x of logits x without gradient."""
     logits = F.linear(hidden, weight, bias).float() / temperature  # (rows, V)

@@ -201,6 +201,29 @@ def test_compiling_the_head_changes_nothing():
     torch.testing.assert_close(model.lm_head.weight.grad, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_the_compiled_head_computes_on_one_device(monkeypatch, with_entropy):
+    """A tensor of the CPU among a GPU's makes torch.compile build and probe C++ code: a minute before the first step.
+
+    The meta device stands in for the GPU.
+    """
+    devices = []
+
+    def backend(graph, inputs):
+        devices.extend(value.device.type for value in inputs if isinstance(value, torch.Tensor))
+        return graph.forward
+
+    model = make_model("qwen2_untied").to("meta")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    install_logprob_head(model, compiled=True)
+    hidden = torch.empty(5, model.config.hidden_size, device="meta", requires_grad=True)
+    with model.lm_head.returning_logprobs(
+        torch.empty(5, dtype=torch.long, device="meta"), 0.7, with_entropy=with_entropy
+    ):
+        model.lm_head(hidden)
+    assert set(devices) == {"meta"}
+
+
 def test_padding_changes_nothing():
     model, (batch,) = make_model("llama"), pack_shared_prefix(group(), max_tokens=1000)
     padded = batch.padded(64)
