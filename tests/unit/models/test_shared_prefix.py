@@ -207,7 +207,7 @@ def test_the_compiled_head_computes_on_one_device(monkeypatch, with_entropy):
 
     The meta device stands in for the GPU.
     """
-    devices = []
+    devices: list[str] = []
 
     def backend(graph, inputs):
         devices.extend(value.device.type for value in inputs if isinstance(value, torch.Tensor))
