@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -25,7 +26,7 @@ from openrlhf.errors import UserError
 from openrlhf.models.limits import max_sequence_tokens
 from openrlhf.utils.deepspeed.config import validate as validate_deepspeed
 from openrlhf.utils.load_function import load_function
-from openrlhf.vr_cli.rewards import make_reward_function
+from openrlhf.vr_cli.rewards import make_reward_function, short_plan_penalty
 
 GROUP_ESTIMATORS = ("group_norm", "rloo", "reinforce_baseline")
 
@@ -59,7 +60,7 @@ def checked_config(args: argparse.Namespace, *, num_gpus: int | None) -> TrainCo
 
 def validate(config: TrainConfig, *, num_gpus: int | None) -> Iterator[str]:
     """The problems of a configuration whose values may each be wrong too: those are reported by their rows."""
-    for rule in (_deepspeed, _algorithm, _lengths, _placement, _model, _data, _reward, _best):
+    for rule in (_deepspeed, _algorithm, _lengths, _placement, _model, _data, _reward, _short_plans, _best):
         yield from rule(config)
     if num_gpus == 0:
         yield from _cpu(config)
@@ -249,6 +250,22 @@ def _reward(config: TrainConfig) -> Iterator[str]:
         make_reward_function(reward.reward_shape, tiers=reward.reward_tiers, custom=reward.reward_function)
     except UserError as error:
         yield f"{', '.join(_given_reward_flags(config))}: {error}"
+
+
+def _short_plans(config: TrainConfig) -> Iterator[str]:
+    """The price of silence must not be clipped: among plans that are too short the longer ones would win no more."""
+    reward, low = config.reward, config.algorithm.reward_clip_range[0]
+    if reward.min_plan_tokens is None or reward.reward_shape not in BY_NAME["reward_shape"].choices:
+        return
+    shape = None if reward.reward_function else reward.reward_shape
+    price = reward.min_plan_tokens * (reward.short_plan_penalty or short_plan_penalty(shape))
+    if -price < low:
+        high = config.algorithm.reward_clip_range[1]
+        yield (
+            f"--min_plan_tokens {reward.min_plan_tokens}: an empty plan loses {price:g}, more than --reward_clip_range "
+            f"{low:g} {high:g} lets through; pass --reward_clip_range {math.floor(low - price)} {high:g}, or a lower "
+            "--short_plan_penalty"
+        )
 
 
 def _best(config: TrainConfig) -> Iterator[str]:

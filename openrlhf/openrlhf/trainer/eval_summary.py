@@ -82,7 +82,8 @@ def evaluation_line(metrics: Mapping[str, float], *, noise_pct: float | None) ->
         parts[0] += f" (95 % interval {low:.4g} to {high:.4g}, {metrics['num_datapoints']:.0f} datapoints)"
     if name != "reward":
         parts.append(f"above 0 in {100 * metrics[f'{name}_positive_frac']:.0f} %, reward {metrics['reward']:.4g}")
-        parts += [f"scoring noise {noise_pct:.2g} %"] * (noise_pct is not None)
+    if noise_pct is not None:
+        parts.append(f"scoring noise {noise_pct:.2g} %")
     shown = ("plan_length", "response_length", "time/eval_s")
     return ", ".join([*parts, *(f"{n.removeprefix('time/')} {metrics[n]:.4g}" for n in shown if n in metrics)])
 

@@ -107,6 +107,7 @@ def test_the_line_says_how_sure_the_number_is():
         "improvement_pct 2.4 (95 % interval -1.25 to 9, 3 datapoints), above 0 in 60 %, reward 0.24, scoring noise "
         "0.004 %, plan_length 64, eval_s 2.5"
     )
+    assert "noise" not in evaluation_line(metrics, noise_pct=None)  # a resumed run whose first rows are elsewhere
     of_reward = split_metrics(ROWS[-1:], [], names=(), seed=5)
     assert evaluation_line(of_reward, noise_pct=None) == "reward 0.9"
 
