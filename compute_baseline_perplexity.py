@@ -7,7 +7,8 @@ writes `prompt_to_datapoint_with_baseline_ppl_X.pkl`, with what it was computed 
 other weights or settings of the model, with another tokenizer, in another precision or with other prompts, so give the
 `--reference_dtype`, `--flash_attn` and prompt switches that it will have.
 
-May be interrupted or killed at any time: the same command goes on from the scores kept in `<map>.scores.jsonl`.
+May be interrupted or killed at any time: the same command goes on from the scores kept in `<map>.scores.jsonl`. What a
+finished map holds for the same model and settings is not scored again; delete the map to have it computed anew.
 """
 
 from __future__ import annotations
@@ -145,9 +146,11 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
     )
     log = ScoreLog(log_path)
     keys = [score_key(text, provenance) for text in texts]
-    left = {key: text for key, text in zip(keys, texts, strict=True) if key not in log.scores}
+    known = {**scores_in_map(map_path, rows, keys, provenance), **log.scores}
+    left = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if len(left) < len(texts):
-        print(f"{len(texts) - len(left):,} of {len(texts):,} texts are scored already ({log_path})")
+        source = log_path if log.scores else map_path
+        print(f"{len(texts) - len(left):,} of {len(texts):,} texts are scored already ({source})")
     model = ModelConfig(
         pretrain=args.model_name,
         bf16=args.reference_dtype == "bf16",
@@ -156,7 +159,8 @@ def run(args: argparse.Namespace, map_path: Path, log_path: Path) -> str:
         trust_remote_code=args.trust_remote_code,
     )
     speed = score_texts(model, left, log, args.batch_tokens)
-    scores = [log.scores[key] for key in keys]
+    known.update(log.scores)
+    scores = [known[key] for key in keys]
     baselines = {row.datapoint_id: score for row, score in zip(rows, scores, strict=True)}
     by_key = {
         key: with_baseline(row.datapoint, row.datapoint_id, baselines[row.datapoint_id])
@@ -219,6 +223,20 @@ def check_prompts(data_dir: Path, rows_by_id: Mapping[str, Row], settings: Promp
     if not wanted:
         raise UserError(f"no prompts in {data_dir.resolve()}: run setup_rl_data.py first, or pass --all_rows")
     return wanted
+
+
+def scores_in_map(
+    map_path: Path, rows: Sequence[Row], keys: Sequence[str], provenance: Provenance
+) -> dict[str, Likelihood]:
+    """By score key: what a finished map holds of these rows, if it was computed with the same model and settings."""
+    try:
+        earlier = BaselineMap.load(map_path)
+    except UserError:  # none, or one that is to be replaced
+        return {}
+    if earlier.provenance.mismatches(provenance):
+        return {}
+    baselines = {key: earlier.baseline_of(row.datapoint_id, row.datapoint) for key, row in zip(keys, rows, strict=True)}
+    return {key: baseline for key, baseline in baselines.items() if baseline is not None}
 
 
 def tokenize_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[GoldText]:

@@ -82,6 +82,14 @@ class BaselineMap:
         with atomic_write(path, "wb") as file:
             pickle.dump({PROVENANCE_KEY: self.provenance.to_dict(), **self.by_key}, file, protocol=PICKLE_PROTOCOL)
 
+    def baseline_of(self, datapoint_id: str, datapoint: Datapoint) -> Likelihood | None:
+        """Of a dataset row that stands in the map just as it is; None where none does."""
+        entry = self._by_id.get(datapoint_id)
+        if entry is None:
+            return None
+        baseline = baseline_likelihood(entry)
+        return baseline if entry == with_baseline(datapoint, datapoint_id, baseline) else None
+
     def resolve(self, datapoint_id: str | None, prompt_text: str) -> Datapoint:
         """The datapoint of a prompt: by its id, or for prompts made elsewhere, without one, by their text.
 

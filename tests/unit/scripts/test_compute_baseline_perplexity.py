@@ -138,6 +138,7 @@ def test_settings_reach_the_scored_text(workdir):
 def test_one_by_one_and_packed_give_the_same_map(workdir):
     assert run("--batch_tokens", "1") == 0
     one_by_one = BaselineMap.load(MAP)
+    MAP.unlink()
     assert run("--batch_tokens", "100000") == 0
     for key, datapoint in BaselineMap.load(MAP).by_key.items():
         assert datapoint["baseline_nll_sum"] == pytest.approx(one_by_one.by_key[key]["baseline_nll_sum"], rel=1e-5)
@@ -184,6 +185,40 @@ def test_scores_of_other_weights_or_precision_are_not_reused(workdir, monkeypatc
     calls = interrupt_after(99, monkeypatch)
     assert run("--batch_tokens", "1", "--bf16") == 0
     assert calls == [1, 1, 1]
+
+
+def test_what_a_finished_map_holds_is_not_scored_again(workdir, capsys, monkeypatch):
+    assert run() == 0
+    finished = MAP.read_bytes()
+    calls = interrupt_after(99, monkeypatch)
+    capsys.readouterr()
+    assert run("--batch_tokens", "1") == 0
+    assert calls == []
+    assert "3 of 3 texts are scored already" in capsys.readouterr().out
+    assert MAP.read_bytes() == finished
+
+
+def test_of_a_finished_map_only_changed_rows_are_scored_again(workdir, monkeypatch):
+    assert run() == 0
+    changed = {**chapter(2), "next_chapter": "Another end."}
+    write_dataset(chapter(0), chapter(1), changed, JOKE)
+    make_prompts()
+    calls = interrupt_after(99, monkeypatch)
+    assert run("--batch_tokens", "1") == 0
+    assert calls == [1]
+    ppl = BaselineMap.load(MAP).resolve("emma/2", "")["baseline_ppl"]
+    assert ppl == pytest.approx(math.exp(plain_mean_nll(changed)), rel=1e-4)
+
+
+@pytest.mark.parametrize("old", ["other settings", "no map"])
+def test_a_map_that_cannot_be_used_is_made_anew(workdir, monkeypatch, old):
+    assert run("--bf16") == 0
+    if old == "no map":
+        MAP.write_bytes(b"torn")
+    calls = interrupt_after(99, monkeypatch)
+    assert run("--batch_tokens", "1") == 0
+    assert calls == [1, 1, 1]
+    assert BaselineMap.load(MAP).provenance.dtype == "fp32"
 
 
 def test_one_question_with_several_answers_goes_through_both_commands(workdir):
