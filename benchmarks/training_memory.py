@@ -2,8 +2,10 @@
 
     python -m benchmarks.training_memory --gradient_checkpointing      # 1.5B Qwen2 shape, 14,000-token pack, on a GPU
     python -m benchmarks.training_memory --layers 2 --hidden 256 --vocab 4096 --tokens 1000 --gradient_checkpointing
+    python -m benchmarks.training_memory --gradient_checkpointing --torch_compile --use_liger_kernel --zero_stage 3
 
-The model is random, in bf16 on a GPU and fp32 elsewhere. One rank, ZeRO 2. A pack is one prompt and eight responses.
+The model is random, in bf16 on a GPU and fp32 elsewhere. One rank. A pack is one prompt and eight responses. The first
+repeat compiles. The flags are those of training.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from openrlhf.models.logprobs import shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
 from openrlhf.utils import get_strategy
 from openrlhf.utils.devices import GIB, current_device, device_type, peak_memory_gib, synchronize
+from openrlhf.utils.network import free_port
 
 NUM_SAMPLES = 8
 RESPONSE_SHARE = 0.04
@@ -34,7 +37,7 @@ RESPONSE_SHARE = 0.04
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29511", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     strategy = get_strategy(seed=0)
     with tempfile.TemporaryDirectory() as folder:
         save_model(args, folder)
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     weights_gib = allocated_gib()
     batch = make_pack(args).to(current_device())
     for repeat in range(args.repeats):
-        seconds = train_once(strategy, engine, batch)
+        seconds, step_seconds = train_once(strategy, engine, batch)
         row = {
             "device": torch.cuda.get_device_name() if device_type() == "cuda" else "cpu",
             "torch": torch.__version__,
@@ -52,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
             "before_the_forward_gib": round(weights_gib, 2),
             "peak_gib": round(peak_memory_gib(), 2),
             "forward_backward_s": round(seconds, 3),
+            "optimizer_s": round(step_seconds, 3),
         }
         print(json.dumps(row), flush=True)
 
@@ -61,7 +65,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_shape_arguments(parser)
     parser.add_argument("--tokens", type=int, default=14_000, help="tokens of the pack")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument("--zero_stage", type=int, default=2)
+    for flag in ("gradient_checkpointing", "torch_compile", "use_liger_kernel", "adam_offload"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    parser.add_argument("--dense_attention", action="store_true", help="on a GPU too: without --flash_attn")
     return parser.parse_args(argv)
 
 
@@ -74,11 +81,18 @@ def save_model(args: argparse.Namespace, folder: str) -> None:
 def prepare(strategy: Any, args: argparse.Namespace, folder: str) -> Any:
     on_gpu = device_type() == "cuda"
     model_config = ModelConfig(
-        pretrain=folder, bf16=on_gpu, flash_attn=on_gpu, gradient_checkpointing=args.gradient_checkpointing
+        pretrain=folder,
+        bf16=on_gpu,
+        flash_attn=on_gpu and not args.dense_attention,
+        gradient_checkpointing=args.gradient_checkpointing,
+        torch_compile=args.torch_compile,
+        use_liger_kernel=args.use_liger_kernel,
     )
-    deepspeed = DeepspeedConfig(zero_stage=2, bf16=on_gpu)
+    deepspeed = DeepspeedConfig(zero_stage=args.zero_stage, bf16=on_gpu, adam_offload=args.adam_offload)
     model = strategy.load_model(partial(load_causal_lm, model_config), deepspeed)
-    return strategy.prepare_train(model, deepspeed=deepspeed, optimizer=OptimizerConfig(), num_optimizer_steps=1)
+    return strategy.prepare_train(
+        model, deepspeed=deepspeed, optimizer=OptimizerConfig(), num_optimizer_steps=args.repeats
+    )
 
 
 def make_pack(args: argparse.Namespace) -> SharedPrefixBatch:
@@ -96,14 +110,17 @@ def make_pack(args: argparse.Namespace) -> SharedPrefixBatch:
     return batch
 
 
-def train_once(strategy: Any, engine: Any, batch: SharedPrefixBatch) -> float:
-    """Seconds of a forward and a backward pass; no optimizer step."""
+def train_once(strategy: Any, engine: Any, batch: SharedPrefixBatch) -> tuple[float, float]:
+    """Seconds of a forward and a backward pass, and of the optimizer step."""
     synchronize()
     start = time.perf_counter()
     logprobs = shared_prefix_logprobs(engine, batch)
-    strategy.backward(engine, -logprobs.mean(), is_last=False)
+    strategy.backward(engine, -logprobs.mean(), is_last=True)
     synchronize()
-    return time.perf_counter() - start
+    middle = time.perf_counter()
+    strategy.step(engine)
+    synchronize()
+    return middle - start, time.perf_counter() - middle
 
 
 def allocated_gib() -> float:
