@@ -37,7 +37,9 @@ RESPONSE_SHARE = 0.04
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port("127.0.0.1")), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port("127.0.0.1")), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0"
+    )
     strategy = get_strategy(seed=0)
     with tempfile.TemporaryDirectory() as folder:
         save_model(args, folder)

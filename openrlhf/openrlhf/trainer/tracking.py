@@ -64,6 +64,10 @@ class MetricsLogger:
     def breakdown_path(self) -> Path:
         return self._save_path / "eval_breakdown.jsonl"
 
+    @property
+    def controls_path(self) -> Path:
+        return self._save_path / "eval_controls.jsonl"
+
     def resume(self, step: int) -> None:
         """Continue the record of a run that was interrupted, after `step`."""
         assert not self._started, "resume comes before the first log"
@@ -104,7 +108,7 @@ class MetricsLogger:
         """Keep the scores of the evaluations' controls, one JSON-ready row each."""
         self._start_anew_unless_resumed()
         if rows:
-            _write(self._save_path / "eval_controls.jsonl", rows)
+            _write(self.controls_path, rows)
 
     def log_train_completions(self, step: int, rows: Sequence[Mapping[str, Any]], *, keep: int) -> None:
         """Keep some of a training step's completions; files of all but the last `keep` steps go."""
@@ -134,7 +138,8 @@ class MetricsLogger:
     def _start_anew_unless_resumed(self) -> None:
         if self._started:
             return
-        for path in (self.metrics_path, self.breakdown_path, self.completions_path, self.train_completions_path):
+        files = (self.metrics_path, self.breakdown_path, self.controls_path)
+        for path in (*files, self.completions_path, self.train_completions_path):
             set_aside(path)
         self._start_writers(first_step=0)
 

@@ -110,6 +110,9 @@ def test_the_first_row_of_a_phase_is_known_after_an_interruption(tmp_path: Path)
 def test_the_scores_of_the_controls_are_kept(tmp_path: Path) -> None:
     MetricsLogger(CONFIG, tmp_path, {}).log_controls([{"control": "empty", "improvement_pct": 0.0}])
     assert json.loads((tmp_path / "eval_controls.jsonl").read_text()) == {"control": "empty", "improvement_pct": 0.0}
+    record(MetricsLogger(CONFIG, tmp_path, {}), 0, 0)
+    assert not (tmp_path / "eval_controls.jsonl").exists()  # they are the earlier run's
+    assert (tmp_path / "eval_controls.jsonl.previous").exists()
 
 
 def test_nan_and_infinity_are_null(tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.vr_cli.baseline_map import with_baseline
 from openrlhf.vr_cli.perplexity import Likelihood
 from openrlhf.vr_cli.plan_prompts import PlanPrompts
-from openrlhf.vr_cli.plan_scoring import METRICS, PlanSample, PlanScorer, check_planned_lengths, score_locally
+from openrlhf.vr_cli.plan_scoring import (
+    METRICS,
+    PlanSample,
+    PlanScorer,
+    check_planned_lengths,
+    first_tokens,
+    score_locally,
+    tokenize_text,
+)
 from openrlhf.vr_cli.rewards import make_reward_function
 from support.tiny_models import random_model
 
@@ -174,6 +182,17 @@ def test_without_a_plan_the_baseline_is_the_likelihood(tokenizer):
     assert rewards.rewards == rewards.metrics["improvement_pct"] == [0.0, 0.0]
     assert rewards.metrics["planned_ppl"] == pytest.approx([math.exp(6.0)] * 2)
     assert rewards.metrics["plan_length"] == [0.0, 0.0]
+
+
+def test_a_text_is_cut_to_so_many_tokens(tokenizer):
+    text = "The keeper wrote down every name. The harbour <|im_end|> was cold, 4 ° at noon."
+    tokens = tokenize_text(tokenizer, text)
+    assert tokenizer.eos_token_id not in tokens  # text is text
+    for most in range(len(tokens)):
+        beginning = first_tokens(tokenizer, text, most)
+        assert text.startswith(beginning)
+        assert len(tokenize_text(tokenizer, beginning)) <= most
+    assert first_tokens(tokenizer, text, len(tokens)) == text
 
 
 def test_packs_are_submitted_at_once_and_awaited_later(tokenizer):
