@@ -62,6 +62,8 @@ job=(
   # optimization
   --advantage_estimator group_norm --use_kl_loss --kl_estimator k3 --init_kl_coef 1e-6
   --actor_learning_rate 5e-7 --train_batch_size 64 --micro_train_batch_size 1 --max_epochs 1 --num_episodes 20
+  # packs hold what a trial finds room for; a micro-batch size that is given after this counts instead
+  --pack_tokens auto
   # evaluation and checkpoints
   --eval_split validation --eval_steps 8 --save_steps 16 --load_checkpoint
   --save_path "$DATA_DIR" --ckpt_path "$DATA_DIR/checkpoint/$NAME"

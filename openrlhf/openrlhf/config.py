@@ -133,6 +133,8 @@ class BatchConfig:
     generate_max_len: int = 1024
     max_len: int | None = None
     """Tokens of a prompt and its response together; None: the sum of the two above."""
+    pack_tokens: int | Literal["auto", "micro"] = "micro"
+    """Token budget of a pack. auto: found by a trial on the GPU. micro: by the micro-batch sizes, see below."""
 
     @property
     def max_total_tokens(self) -> int:
@@ -142,13 +144,30 @@ class BatchConfig:
 
     @property
     def rollout_pack_tokens(self) -> int:
-        """Token budget of one scoring or log-prob pack: the room that `micro_rollout_batch_size` full samples take."""
-        return self.micro_rollout_batch_size * (self.prompt_max_len + self.generate_max_len)
+        """Token budget of one scoring or log-prob pack. micro: the room that so many full samples take."""
+        return self._pack_tokens(self.micro_rollout_batch_size)
 
     @property
     def train_pack_tokens(self) -> int:
-        """Token budget of one training pack: the room that `micro_train_batch_size` full samples take."""
-        return self.micro_train_batch_size * (self.prompt_max_len + self.generate_max_len)
+        """Token budget of one training pack."""
+        return self._pack_tokens(self.micro_train_batch_size)
+
+    @property
+    def group_tokens(self) -> int:
+        """Tokens of all full samples of a prompt in one pack."""
+        return self.prompt_max_len + self.n_samples_per_prompt * self.generate_max_len
+
+    @property
+    def unshared_group_tokens(self) -> int:
+        """Tokens of all full samples of a prompt, as if they shared nothing."""
+        return self.n_samples_per_prompt * (self.prompt_max_len + self.generate_max_len)
+
+    def _pack_tokens(self, micro_batch_size: int) -> int:
+        if isinstance(self.pack_tokens, int):
+            return self.pack_tokens
+        if self.pack_tokens == "auto":
+            return self.unshared_group_tokens  # workers cut packs down to what their trial has found
+        return micro_batch_size * (self.prompt_max_len + self.generate_max_len)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 import torch.multiprocessing
 
 from openrlhf.utils.network import LOOPBACK, free_port
-from support.memory_worker import CONFIGS, FIRST_FAILURES, HALF, PLACES, WHOLE, run_rank
+from support.memory_worker import CONFIGS, FIRST_FAILURES, HALF, ON_ONE_RANK, PLACES, WHOLE, run_rank
 from support.tiny_models import FOR_ZERO_3, random_model
 
 
@@ -43,6 +43,16 @@ def test_halved_packs_train_as_whole_ones_do(case, ranks):
         for name in {"zero0", "zero1", "zero2", "zero3"} & rank.keys():
             for found, expected in zip(rank[name][case]["rows"], rank[name]["whole"]["rows"], strict=True):
                 assert found == pytest.approx(expected, rel=1e-4), name
+
+
+def test_a_trial_finds_the_budget_and_changes_nothing(ranks):
+    """Packs of 8, 16 and 32 tokens of the room's 40 are tried; where passes break at 20, packs of 8 and 16 fit."""
+    for rank in ranks:
+        for name in ON_ONE_RANK:
+            tried, untried = rank[name]["after trials"], rank[name][0]
+            assert tried["found"] == [32, 16, 16], name
+            assert tried["rows"] == untried["rows"], name
+            assert all(torch.equal(tried["weights"][key], weight) for key, weight in untried["weights"].items()), name
 
 
 @pytest.mark.parametrize("place", PLACES)

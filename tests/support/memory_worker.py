@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from openrlhf.cli.flags import parse_args, to_config
 from openrlhf.errors import UserError
 from openrlhf.models.actor import Actor, load_causal_lm
 from openrlhf.models.shared_prefix import pack_shared_prefix
+from openrlhf.trainer.ppo_utils import pack_trial
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics
 from openrlhf.trainer.ppo_utils.pack_budget import PackBudget
 from openrlhf.trainer.ppo_utils.pack_forwards import PackForwards
@@ -64,6 +66,8 @@ def run_rank(rank: int, world_size: int, port: int, world: str) -> None:
                 for place, first in itertools.product(PLACES, FIRST_FAILURES)
             },
         }
+    for name in ON_ONE_RANK:
+        results[name]["after trials"] = trained(strategy, world, name, small_from=0, trial=True)
     results["single"] = {place: refusal_of_a_single_sequence(strategy, world, place) for place in PLACES}
     results["scores"] = {stage: scores(strategy, world, stage) for stage in (2, 3)}
     torch.save(results, Path(world) / f"memory_{rank}_of_{world_size}.pt")
@@ -75,12 +79,14 @@ def trained(
     name: str,
     *,
     small_from: int = NUM_STEPS,
+    trial: bool = False,
     place: str = "",
     breaks_from: int = NUM_STEPS,
 ) -> dict[str, Any]:
     """Updates; from a step on packs are small, or passes of rank 0 over more than LIMIT tokens break in `place`."""
     update = new_policy_update(strategy, world, name)
     update.budget.tokens = WHOLE
+    found = found_by_trial(update) if trial else []
     rows = []
     for step in range(NUM_STEPS):
         metrics = MeanMetrics()
@@ -92,7 +98,32 @@ def trained(
         rows.append(metrics.reduce())
     weights = full_state_dict(update.actor.model.module, keep=True)
     update.actor.model.destroy()
-    return {"rows": rows, "weights": weights, "budget": update.budget.tokens}
+    return {"rows": rows, "weights": weights, "budget": update.budget.tokens, "found": found}
+
+
+def found_by_trial(update: PolicyUpdate) -> list[int]:
+    """Budgets for 40 tokens on rank 0 and more on the others: as measured, and where passes over 20 tokens break."""
+    seen = [0]  # tokens of the largest pass since the last reset; a token takes 1,000 bytes
+
+    def note(_: Any, inputs: Any) -> None:
+        seen[0] = max(seen[0], inputs[0].numel())
+
+    module = update.actor.model.module
+    hook = module.model.embed_tokens.register_forward_pre_hook(note)
+    rank = update.strategy.rank
+    stand_ins: dict[str, Any] = {
+        "FIRST_TOKENS": 8,
+        "device_memory": lambda: (40_000 * (1 + rank), 0),
+        "peak_memory_bytes": lambda: 1000 * seen[0],
+        "reset_peak_memory": lambda: seen.__setitem__(0, 0),
+    }
+    with patch.multiple(pack_trial, **stand_ins):
+        found = [update.find_pack_tokens()]
+        for place in PLACES:
+            with memory_for(module, 20 if rank == 0 else None, place):
+                found.append(update.find_pack_tokens())
+    hook.remove()
+    return found
 
 
 def new_policy_update(strategy: DeepspeedStrategy, world: str, name: str) -> PolicyUpdate:

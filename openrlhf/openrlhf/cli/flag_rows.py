@@ -129,6 +129,10 @@ def must_be(words: str, holds: Callable[[Any], bool]) -> Check:
 POSITIVE = must_be("positive", lambda value: value > 0)
 NOT_NEGATIVE = must_be("0 or more", lambda value: value >= 0)
 NEVER_OR_POSITIVE = must_be("-1 (never) or positive", lambda value: value == -1 or value > 0)
+PACK_TOKENS = must_be(
+    "auto, micro or a positive number of tokens",
+    lambda value: value in ("auto", "micro") or (value.isascii() and value.isdigit() and 0 < int(value) <= MAX_INT),
+)
 SHARE = must_be("above 0 and at most 1", lambda value: 0 < value <= 1)
 
 

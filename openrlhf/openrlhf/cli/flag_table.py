@@ -13,6 +13,7 @@ from datetime import datetime
 from openrlhf.cli.flag_rows import (
     NEVER_OR_POSITIVE,
     NOT_NEGATIVE,
+    PACK_TOKENS,
     POSITIVE,
     SHARE,
     Check,
@@ -23,7 +24,7 @@ from openrlhf.cli.flag_rows import (
     Refused,
     must_be,
 )
-from openrlhf.cli.machine import default_reference_dtype
+from openrlhf.cli.machine import default_pack_tokens, default_reference_dtype
 from openrlhf.cli.path_checks import INPUT_TEMPLATE, MODEL, OUTPUT_FOLDER, input_file
 from openrlhf.config import Precision
 from openrlhf.vr_cli.controls import controls_problem
@@ -109,7 +110,10 @@ GROUPS = (
              check=POSITIVE),
         Flag("n_samples_per_prompt", int, 1, "responses to each prompt (a group)",
              to="batch.n_samples_per_prompt rollout_sampling.n", check=POSITIVE),
-        Flag("micro_rollout_batch_size", int, 8, "full-length samples in one scoring pack",
+        Flag("pack_tokens", str, Computed("auto on a GPU, micro without", default_pack_tokens),
+             "tokens of a pack: a number, auto (found by a trial on the GPU) or micro (by the micro-batch sizes); of "
+             "these flags the last one given counts", new=True, to="batch.pack_tokens", check=PACK_TOKENS),
+        Flag("micro_rollout_batch_size", int, 8, "full-length samples in one scoring pack, see --pack_tokens",
              to="batch.micro_rollout_batch_size", check=POSITIVE),
         Flag("prompt_max_len", int, 1024, "tokens of a prompt; a longer one is an error", to="batch.prompt_max_len",
              check=POSITIVE),
@@ -133,7 +137,7 @@ GROUPS = (
              check=POSITIVE),
         Flag("train_batch_size", int, 128, "samples of one optimizer step, over all ranks", to="batch.train_batch_size",
              check=POSITIVE),
-        Flag("micro_train_batch_size", int, 4, "full-length samples in one training pack",
+        Flag("micro_train_batch_size", int, 4, "full-length samples in one training pack, see --pack_tokens",
              to="batch.micro_train_batch_size", check=POSITIVE),
         Flag("max_epochs", int, 1, "passes over one step's samples", to="algorithm.max_epochs", check=POSITIVE,
              rare=True),

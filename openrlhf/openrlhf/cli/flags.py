@@ -11,18 +11,20 @@ import dataclasses
 import importlib.util
 import sys
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from openrlhf.cli.config_file import read_config_file, with_secrets
 from openrlhf.cli.flag_rows import Flag, is_off, number_problem
 from openrlhf.cli.flag_table import COMMAND_FLAGS, FLAGS
 from openrlhf.cli.help_text import render_help
-from openrlhf.config import AlgorithmConfig, TrainConfig
+from openrlhf.config import AlgorithmConfig, BatchConfig, TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.vr_cli.rewards import advantage_eps
 
 ConfigT = TypeVar("ConfigT")
+
+MICRO_BATCH_SIZES = ("micro_rollout_batch_size", "micro_train_batch_size")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,12 +69,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.config is None:
-        return args
-    saved = read_config_file(args.config)
-    parser.set_defaults(**saved)
-    args = parser.parse_args(argv)
-    return argparse.Namespace(**with_secrets(vars(args), args.config))
+    saved: Mapping[str, Any] = {}
+    if args.config is not None:
+        saved = read_config_file(args.config)
+        parser.set_defaults(**saved)
+        args = argparse.Namespace(**with_secrets(vars(parser.parse_args(argv)), args.config))
+    args.pack_tokens = _pack_tokens(args.pack_tokens, sys.argv[1:] if argv is None else argv, saved)
+    return args
+
+
+def _pack_tokens(value: str, argv: Sequence[str], saved: Collection[str]) -> str:
+    """`--pack_tokens`, or `micro` where a micro-batch size is given after it, or in its place.
+
+    Args:
+        saved: names of the flags that the file of `--config` sets.
+    """
+    names = [word.partition("=")[0] for word in argv]
+    given = [name for name in names if name in ("--pack_tokens", *(f"--{size}" for size in MICRO_BATCH_SIZES))]
+    if given:
+        return value if given[-1] == "--pack_tokens" else "micro"
+    by_file = "pack_tokens" not in saved and any(size in saved for size in MICRO_BATCH_SIZES)
+    return "micro" if by_file else value
 
 
 def run_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -124,9 +141,16 @@ def to_config(args: argparse.Namespace) -> TrainConfig:
         config,
         engine=dataclasses.replace(config.engine, max_model_len=config.batch.max_total_tokens),
         algorithm=_with_advantage_eps(config),
+        batch=_with_pack_tokens(config.batch),
         reference=dataclasses.replace(config.reference, bf16=dtype == "bf16", tf32=dtype == "tf32"),
         ref_deepspeed=dataclasses.replace(config.ref_deepspeed, bf16=dtype == "bf16"),
     )
+
+
+def _with_pack_tokens(batch: BatchConfig) -> BatchConfig:
+    """A number of tokens as a number."""
+    value = str(batch.pack_tokens)
+    return dataclasses.replace(batch, pack_tokens=int(value)) if value.isascii() and value.isdigit() else batch
 
 
 def _with_advantage_eps(config: TrainConfig) -> AlgorithmConfig:

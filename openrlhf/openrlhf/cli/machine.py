@@ -60,6 +60,11 @@ def host_memory() -> int:
     return total
 
 
+def default_pack_tokens() -> str:
+    """By a trial, which needs a GPU."""
+    return "auto" if driver_num_gpus() else "micro"
+
+
 def default_reference_dtype() -> Precision:
     """What scores are computed in: bfloat16 is noisier than the first reward tier is high (docs/experiments.md)."""
     return "tf32" if driver_num_gpus() else "fp32"

@@ -252,6 +252,9 @@ def run_workers(config: TrainConfig, actor_class: type[ActorModelRayActor], run_
         + references.run("init_model", config)
         + actors.run("init_model", config)
     )
+    if config.batch.pack_tokens == "auto":  # one after the other: they may share GPUs
+        wait_all(references.run("find_pack_tokens", config))
+        wait_all(actors.run("find_pack_tokens"))
     wait_all(actors.run("fit", engines, references.workers, run_config))
     wait_all(actors.run("save_model"))
 

@@ -336,6 +336,8 @@ def _cpu(config: TrainConfig) -> Iterator[str]:
         )
     if config.reference_dtype == "tf32":
         yield "--reference_dtype tf32: this machine has no GPU; pass fp32, here and to compute_baseline_perplexity.py"
+    if config.batch.pack_tokens == "auto":
+        yield "--pack_tokens auto: this machine has no GPU whose memory could be tried; pass a number, or micro"
     if engine.sync_backend == "nccl":
         yield f"--vllm_sync_backend {engine.sync_backend}: this machine has no GPU; use gloo"
     yield from _cpu_workers(config.placement, num_cores=len(os.sched_getaffinity(0)))

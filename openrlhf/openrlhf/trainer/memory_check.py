@@ -196,10 +196,11 @@ def smallest_packs(batch: BatchConfig) -> dict[str, int]:
 
 def largest_packs(batch: BatchConfig) -> dict[str, int]:
     """What the token budgets allow, and the samples of one prompt can fill."""
-    group = batch.prompt_max_len + batch.n_samples_per_prompt * batch.generate_max_len
+    if batch.pack_tokens == "auto":  # a trial on the GPU says how large they get
+        return smallest_packs(batch)
     return {
-        "train_tokens": min(batch.train_pack_tokens, group),
-        "score_tokens": min(batch.rollout_pack_tokens, group),
+        "train_tokens": min(batch.train_pack_tokens, batch.group_tokens),
+        "score_tokens": min(batch.rollout_pack_tokens, batch.group_tokens),
     }
 
 

@@ -95,6 +95,11 @@ class PPOTrainer:
         self.evaluator = self._make_evaluator()
         self.best: BestEvaluation | None = None
 
+    def limit_packs(self, tokens: int) -> None:
+        """Packs of the policy, for training and for log-probs, hold at most so many tokens."""
+        self.policy_update.budget.tokens = tokens
+        self.experience_maker.forwards.budget.tokens = tokens
+
     def fit(self) -> None:
         """Trains from the newest checkpoint, or from the start, to the last step."""
         first_step = self.resume()

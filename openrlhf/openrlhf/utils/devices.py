@@ -57,6 +57,28 @@ def release_cached_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def device_memory() -> tuple[int, int]:
+    """Bytes that this process could still get of its GPU, what torch's allocator holds without use included, and all.
+
+    Raises ValueError where there is no GPU.
+    """
+    if device_type() == "cpu":
+        raise ValueError("this process has no GPU")
+    release_cached_memory()
+    return torch.cuda.mem_get_info()
+
+
+def reset_peak_memory() -> None:
+    """Peaks count from here; nothing to do on the CPU."""
+    if device_type() == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_bytes() -> int:
+    """Peak of the memory that tensors took on this process's GPU since `reset_peak_memory`; 0 on the CPU."""
+    return torch.cuda.max_memory_allocated() if device_type() == "cuda" else 0
+
+
 def peak_memory_gib() -> float:
     """Peak memory of this process so far in GiB: allocated on its GPU, or resident where there is none."""
     if device_type() == "cuda":

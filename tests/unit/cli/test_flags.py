@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import os
 import re
 import subprocess
@@ -165,6 +166,7 @@ NEW = {
     "save_best": None,
     "stop_on_failed_save": False,
     "no_system_role": False,
+    "pack_tokens": "micro",  # auto where there is a GPU
     "trust_remote_code": False,
 }
 
@@ -225,6 +227,52 @@ def test_the_flags_are_upstreams_and_the_new_ones_and_no_others(monkeypatch: pyt
     args = vars(parse_args([]))
     assert {name: args[name] for name in NEW} == NEW
     assert re.fullmatch(r"ppo_\d{4}T\d\d:\d\d", args["wandb_run_name"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "budgets"),
+    # prompt and response of 100 + 28 tokens; three samples of a prompt fill 100 + 3 x 28, or 3 x 128 unshared
+    [
+        ([], (8 * 128, 4 * 128)),
+        (["--micro_train_batch_size", "1"], (8 * 128, 128)),
+        (["--pack_tokens", "5000"], (5000, 5000)),
+        (["--pack_tokens", "micro", "--micro_train_batch_size", "1"], (8 * 128, 128)),
+        (["--pack_tokens", "auto"], (3 * 128, 3 * 128)),
+    ],
+)
+def test_the_token_budgets_of_packs(argv: list[str], budgets: tuple[int, int]) -> None:
+    sizes = ["--prompt_max_len", "100", "--generate_max_len", "28", "--n_samples_per_prompt", "3"]
+    batch = to_config(parse_args([*sizes, *argv])).batch
+    assert (batch.rollout_pack_tokens, batch.train_pack_tokens) == budgets
+    assert batch.group_tokens == 184
+
+
+def test_packs_are_tried_on_a_gpu_unless_a_micro_batch_size_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "driver_num_gpus", lambda: 1)
+    assert parse_args([]).pack_tokens == "auto"
+    # also where it is the default's value
+    assert parse_args(["--micro_train_batch_size", "4"]).pack_tokens == "micro"
+    assert parse_args(["--pack_tokens", "7"]).pack_tokens == "7"
+
+
+@pytest.mark.parametrize("size", ["micro_train_batch_size", "micro_rollout_batch_size"])
+@pytest.mark.parametrize("tokens", ["auto", "5000"])
+def test_of_the_flags_that_say_how_much_a_pack_holds_the_last_counts(size: str, tokens: str) -> None:
+    """So a launch script may pass the paper's micro-batch sizes, and its user something else."""
+    assert parse_args(["--pack_tokens", tokens, f"--{size}", "4"]).pack_tokens == "micro"
+    assert parse_args([f"--{size}=4", f"--pack_tokens={tokens}"]).pack_tokens == tokens
+
+
+def test_the_budget_of_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "driver_num_gpus", lambda: 1)
+    saved = tmp_path / "config.json"
+    saved.write_text(json.dumps({"pack_tokens": "5000", "micro_train_batch_size": 4}))
+    again = ["--config", str(saved)]
+    assert parse_args(again).pack_tokens == "5000"
+    assert parse_args([*again, "--micro_train_batch_size", "2"]).pack_tokens == "micro"
+    assert parse_args([*again, "--pack_tokens", "auto"]).pack_tokens == "auto"
+    saved.write_text(json.dumps({"micro_train_batch_size": 4}))  # of a run before there was --pack_tokens
+    assert parse_args(again).pack_tokens == "micro"
 
 
 def test_the_baseline_map_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,5 +476,6 @@ def test_the_launch_scripts_pass_the_papers_arguments(script: str, data_folder: 
     assert argv[:2] == ["python3", str(ROOT / "train_ncp.py")]
     passed = as_pairs(argv[2:])
     assert passed.pop("--baseline_ppl_path") == [str(data_folder / "baseline.pkl")]
+    assert passed.pop("--pack_tokens") == ["auto"], "after the paper's micro-batch sizes, so that it counts"
     assert passed.pop("--eps_clip") == ["0.3"], "the script's own arguments are passed through"
     assert passed == as_pairs(paper_arguments(script, data_folder))

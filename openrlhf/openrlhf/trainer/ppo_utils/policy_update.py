@@ -11,11 +11,14 @@ from torch import Tensor
 
 from openrlhf.config import TrainConfig
 from openrlhf.models.actor import Actor
+from openrlhf.models.logprobs import unwrap
 from openrlhf.models.loss import PolicyLossInputs, PolicyLossOutput, policy_loss
+from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ppo_utils.finite import REMEDY, NonFiniteError, refuse_non_finite
 from openrlhf.trainer.ppo_utils.lockstep import in_lockstep
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics
 from openrlhf.trainer.ppo_utils.pack_budget import TRAINING_REMEDY, PackBudget, TooBig
+from openrlhf.trainer.ppo_utils.pack_trial import pending_optimizer_bytes, try_packs
 from openrlhf.trainer.ppo_utils.replay_buffer import ReplayBuffer, TrainBatch
 from openrlhf.trainer.ppo_utils.samples import Experience
 from openrlhf.utils.deepspeed.collectives import all_reduce
@@ -105,6 +108,30 @@ class PolicyUpdate:
             if not self.budget.lower(failed, together=True):
                 return micro_batches, outputs
             drop_gradients(self.actor.model)
+
+    def find_pack_tokens(self) -> int:
+        """Tries how many tokens a training pack may hold; neither weights nor gradients change. Collective."""
+        engine = self.actor.model
+        return try_packs(
+            self._try,
+            engine=engine,
+            batch=self.config.batch,
+            vocab_size=unwrap(engine).config.get_text_config().vocab_size,
+            largest=self.config.batch.group_tokens,
+            kind="training",
+            reserved=pending_optimizer_bytes(engine),
+        )
+
+    def _try(self, batch: SharedPrefixBatch) -> PolicyLossOutput:
+        """One pass as training runs it."""
+        nothing = torch.zeros(batch.labels.numel())
+        train_batch = TrainBatch(
+            batch=batch,
+            old_logprobs=nothing,
+            advantages=nothing,
+            ref_logprobs=nothing if self.kl_in_loss else None,
+        )
+        return self.forward_backward(train_batch, scale=1.0, kl_coef=0.0, is_last=True)
 
     def forward_backward(
         self, train_batch: TrainBatch, *, scale: float, kl_coef: float, is_last: bool

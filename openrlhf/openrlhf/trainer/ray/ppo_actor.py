@@ -20,6 +20,7 @@ from openrlhf.trainer.plot import plot_metrics
 from openrlhf.trainer.ppo_trainer import PPOTrainer, TrainingRun
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.metrics import PhaseTimer
+from openrlhf.trainer.ppo_utils.policy_update import PolicyUpdate
 from openrlhf.trainer.ppo_utils.reward_file import RewardFileExperienceMaker
 from openrlhf.trainer.ray.handles import EngineHandle, WorkerHandle
 from openrlhf.trainer.ray.reference import ReferenceClient
@@ -127,6 +128,12 @@ class ActorModelRayActor(BasePPORole):
         )
         check_packs(engine, name=config.policy.pretrain)
         self.actor = Actor(engine)
+        self.pack_tokens: int | None = None
+
+    def find_pack_tokens(self) -> None:
+        """Tries how many tokens a training pack may hold, once all models are loaded. Collective."""
+        update = PolicyUpdate(config=self.config, strategy=self.strategy, actor=self.actor)
+        self.pack_tokens = update.find_pack_tokens()
 
     def fit(
         self, engines: Sequence[EngineHandle], reference_workers: Sequence[WorkerHandle], run_config: dict[str, Any]
@@ -151,6 +158,8 @@ class ActorModelRayActor(BasePPORole):
             ),
             remote_experience_maker_class=self.remote_experience_maker_class,
         )
+        if self.pack_tokens is not None:
+            trainer.limit_packs(self.pack_tokens)
         trainer.fit()
         if tracker is not None:
             tracker.close()

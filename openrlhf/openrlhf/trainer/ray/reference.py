@@ -11,13 +11,17 @@ import torch
 
 from openrlhf.config import TrainConfig
 from openrlhf.models.actor import Actor, load_causal_lm
+from openrlhf.models.logprobs import unwrap
 from openrlhf.models.pack_check import check_packs
 from openrlhf.models.shared_prefix import SharedPrefixBatch
 from openrlhf.trainer.ppo_utils.pack_budget import SCORING_REMEDY, PackBudget
 from openrlhf.trainer.ppo_utils.pack_forwards import PackForwards
+from openrlhf.trainer.ppo_utils.pack_trial import COLOCATED_SCORING_SHARE, try_packs
 from openrlhf.trainer.ray.handles import WorkerHandle
 from openrlhf.trainer.ray.role import BasePPORole
 from openrlhf.utils.deepspeed.collectives import all_gather_object
+
+SCORING = "scoring"
 
 
 class ReferenceModelRayActor(BasePPORole):
@@ -27,19 +31,35 @@ class ReferenceModelRayActor(BasePPORole):
         model = self.strategy.load_model(partial(load_causal_lm, config.reference), config.ref_deepspeed)
         self.actor = Actor(self.strategy.prepare_eval(model, deepspeed=config.ref_deepspeed))
         check_packs(self.actor.model, name=config.reference.pretrain)
-        self.budget = PackBudget(config.batch.rollout_pack_tokens, kind="scoring", remedy=SCORING_REMEDY)
+        self.budget = PackBudget(config.batch.rollout_pack_tokens, kind=SCORING, remedy=SCORING_REMEDY)
         self.in_step_with_others = config.ref_deepspeed.zero_stage == 3
+
+    def find_pack_tokens(self, config: TrainConfig) -> None:
+        """Tries how many tokens a scoring pack may hold, once all models are loaded. Collective."""
+        self.budget.tokens = try_packs(
+            lambda pack: self._logprobs(pack, 1.0),
+            engine=self.actor.model,
+            batch=config.batch,
+            vocab_size=unwrap(self.actor.model).config.get_text_config().vocab_size,
+            largest=config.batch.unshared_group_tokens,
+            kind=SCORING,
+            share=COLOCATED_SCORING_SHARE if config.placement.colocate_actor_ref else 1.0,
+        )
 
     def forward(self, batch: SharedPrefixBatch, temperature: float = 1.0) -> torch.Tensor:
         """fp32 CPU log-probs (L,) of the batch's labels. Under ZeRO-3 a collective of the reference workers."""
         forwards = PackForwards(
-            lambda piece: self.actor(piece, temperature).cpu(),
+            lambda piece: self._logprobs(piece, temperature),
             engine=self.actor.model,
             budget=self.budget,
             in_step_with_others=self.in_step_with_others,
         )
         (logprobs,) = forwards.run([batch])
         return logprobs
+
+    @torch.no_grad()
+    def _logprobs(self, batch: SharedPrefixBatch, temperature: float) -> torch.Tensor:
+        return self.actor(batch, temperature).cpu()
 
 
 class ReferenceClient:
