@@ -66,8 +66,8 @@ def run_rank(rank: int, world_size: int, port: int, world: str) -> None:
                 for place, first in itertools.product(PLACES, FIRST_FAILURES)
             },
         }
-    for name in ON_ONE_RANK:
-        results[name]["after trials"] = trained(strategy, world, name, small_from=0, trial=True)
+        if name in ON_ONE_RANK:  # right here: after a ZeRO-3 engine bf16 rounds otherwise in the whole process
+            results[name]["after trials"] = trained(strategy, world, name, small_from=0, trial=True)
     results["single"] = {place: refusal_of_a_single_sequence(strategy, world, place) for place in PLACES}
     results["scores"] = {stage: scores(strategy, world, stage) for stage in (2, 3)}
     torch.save(results, Path(world) / f"memory_{rank}_of_{world_size}.pt")
