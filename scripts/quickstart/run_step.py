@@ -121,9 +121,9 @@ def run(command: Sequence[str], log_path: Path) -> int:
             threading.Thread(target=follow, args=(process.stdout, True), daemon=True),
             threading.Thread(target=follow, args=(process.stderr, False), daemon=True),
         ]
-        for follower in followers:
-            follower.start()
         try:
+            for follower in followers:
+                follower.start()
             code = process.wait()
         except KeyboardInterrupt:  # the command got it too: let it stop its own workers
             process.wait()

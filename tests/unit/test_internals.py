@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ray.experimental import tqdm_ray
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "openrlhf" / "openrlhf"
@@ -36,16 +33,6 @@ def test_every_private_import_is_in_the_table():
     for path in PACKAGE.rglob("*.py"):
         if private.search(path.read_text(encoding="utf-8")):
             assert f"`{path.relative_to(PACKAGE)}`" in TABLE, path
-
-
-def test_tqdm_ray_prints_the_states_that_we_read():
-    bar = tqdm_ray.tqdm(desc="sampling", total=8)
-    bar.update(3)
-    state = bar._get_state()
-    assert tqdm_ray.RAY_TQDM_MAGIC in json.dumps(state)
-    assert (state["x"], state["desc"], state["total"], state["closed"]) == (3, "sampling", 8, False)
-    assert state["uuid"]
-    assert "print(json.dumps(self._get_state())" in inspect.getsource(tqdm_ray.tqdm._dump_state)
 
 
 def run_python(code: str) -> str:

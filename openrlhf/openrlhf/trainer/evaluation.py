@@ -16,6 +16,7 @@ from typing import Any
 from openrlhf.config import TrainConfig
 from openrlhf.trainer.eval_summary import BREAKDOWN_FIELDS, breakdown, evaluation_line, split_metrics
 from openrlhf.trainer.guard import Guard, control_line
+from openrlhf.trainer.metrics_line import label
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
@@ -90,7 +91,7 @@ class Evaluator:
         tracker.log_completions(step, rows)
         tracker.log_breakdown(step, parts)
         noise_pct = (tracker.first_row("start") or {}).get("scoring_noise_pct")
-        logger.info("evaluation after step %d: %s", step, evaluation_line(metrics, noise_pct=noise_pct))
+        logger.info("%s  %s", label(f"eval {step}"), evaluation_line(metrics, noise_pct=noise_pct))
         if (line := control_line(metrics)) is not None:
             # An untrained policy is expected to do no better.
             (logger.warning if step > 0 else logger.info)("evaluation after step %d: %s", step, line)

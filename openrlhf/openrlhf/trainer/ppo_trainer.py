@@ -12,6 +12,7 @@ the record of it all have files of their own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from openrlhf.models.actor import Actor
 from openrlhf.trainer.best import BestEvaluation, better_evaluation, resumed_best
 from openrlhf.trainer.evaluation import Evaluator, completion_rows
 from openrlhf.trainer.guard import Guard
+from openrlhf.trainer.metrics_line import metrics_line, seconds_left
 from openrlhf.trainer.performance import performance_metrics
 from openrlhf.trainer.ppo_utils.advantages import COMPARED_WITHIN_GROUP
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
@@ -31,7 +33,7 @@ from openrlhf.trainer.ppo_utils.kl_controller import make_kl_controller
 from openrlhf.trainer.ppo_utils.metrics import MeanMetrics, PhaseTimer
 from openrlhf.trainer.ppo_utils.policy_update import PolicyUpdate
 from openrlhf.trainer.ppo_utils.rollout import ScoredSamples
-from openrlhf.trainer.ppo_utils.rollout_metrics import EQUAL_REWARDS, summary
+from openrlhf.trainer.ppo_utils.rollout_metrics import EQUAL_REWARDS
 from openrlhf.trainer.ppo_utils.samples import Experience, Prompt
 from openrlhf.trainer.resume import (
     ResumePoint,
@@ -45,7 +47,7 @@ from openrlhf.utils.checkpoints import ACTOR_FOLDER, BEST_FOLDER
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.disk import WriteError
 from openrlhf.utils.logging import init_logger
-from openrlhf.utils.progress import progress_bar
+from openrlhf.utils.progress import doing, run_bar
 
 logger = init_logger(__name__)
 
@@ -92,6 +94,7 @@ class PPOTrainer:
         self.lr_updates = run.schedule.num_updates
         self.kl_controller = make_kl_controller(config.algorithm.init_kl_coef, config.algorithm.kl_target)
         self.guard = Guard()
+        self.warned_of_equals = False
         self.evaluator = self._make_evaluator()
         self.best: BestEvaluation | None = None
 
@@ -102,22 +105,28 @@ class PPOTrainer:
 
     def fit(self) -> None:
         """Trains from the newest checkpoint, or from the start, to the last step."""
-        first_step = self.resume()
-        self.sync_weights(PhaseTimer())
-        if first_step == 0:
-            self.measure()
-            self.evaluate(step=0)
-        with progress_bar("training", total=self.schedule.num_steps, enabled=self.strategy.is_rank_0()) as bar:
-            bar.update(first_step)
+        with run_bar(self.schedule.num_steps, enabled=self.strategy.is_rank_0()) as bar:
+            first_step = self.resume()
+            if bar is not None:
+                bar.resume(first_step)
+            self.sync_weights(PhaseTimer())
+            if first_step == 0:
+                self.measure()
+                self.evaluate(step=0)
+            start = time.monotonic()
             for step in range(first_step, self.schedule.num_steps):
                 metrics = self.train_step(step)
                 done = step + 1
-                self.log_step(done, metrics)
+                remaining = self.schedule.num_steps - done
+                left_s = seconds_left(time.monotonic() - start, done=done - first_step, remaining=remaining)
+                self.log_step(done, metrics, left_s=left_s)
                 self.warn_without_signal(done, metrics)
                 self.evaluate(step=done)
                 if self.saves_at(done):
-                    self.save_checkpoint(done)
-                bar.update(1)
+                    with doing("saving"):
+                        self.save_checkpoint(done)
+                if bar is not None:
+                    bar.advance()
 
     def measure(self) -> None:
         """Logs what the experience maker measures before anything is trained on its rewards."""
@@ -263,18 +272,20 @@ class PPOTrainer:
             first = ScoredSamples(samples=experiences[0].samples, rewards=experiences[0].rewards)
             self.tracker.log_train_completions(done, completion_rows(first), keep=keep)
 
-    def log_step(self, done: int, metrics: dict[str, float]) -> None:
+    def log_step(self, done: int, metrics: dict[str, float], *, left_s: float | None = None) -> None:
         if self.tracker is not None and done % self.config.tracking.logging_steps == 0:
             self.tracker.log(done, "train", metrics)
-            logger.info("step %d/%d: %s", done, self.schedule.num_steps, summary(metrics))
+            line = metrics_line(f"step {done}/{self.schedule.num_steps}", metrics, left_s=left_s)
+            logger.info("%s", line)
             for line in self.guard.lines(metrics, self.tracker.first_row("train") or metrics):
                 logger.warning("step %d: %s", done, line)
 
     def warn_without_signal(self, done: int, metrics: dict[str, float]) -> None:
         """Says so where no group of a step has rewards that differ: with an estimator that compares them, all
-        advantages are 0."""
+        advantages are 0. Once: later on the step's line marks it."""
         compares = self.config.algorithm.advantage_estimator in COMPARED_WITHIN_GROUP
-        if self.tracker is not None and compares and metrics.get(EQUAL_REWARDS) == 1.0:
+        if self.tracker is not None and compares and metrics.get(EQUAL_REWARDS) == 1.0 and not self.warned_of_equals:
+            self.warned_of_equals = True
             logger.warning(
                 "step %d: in every group all rewards are equal (mean %.4g), so the rewards teach nothing in this step; "
                 "if that stays so, sample more (--n_samples_per_prompt, --temperature) or take a reward with a finer "

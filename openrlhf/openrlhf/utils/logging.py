@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 from openrlhf.errors import UserError
+from openrlhf.utils.terminal import screen
 
 ROOT_NAME = "openrlhf"
 OUR_LINE = re.compile(r"^\d\d:\d\d:\d\d  (?=\S)")
@@ -52,6 +53,13 @@ def _head(record: logging.LogRecord) -> str:
     return " ".join(words) + ": " if words else ""
 
 
+class ScreenHandler(logging.Handler):
+    """To standard error, above the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        screen().line(self.format(record))
+
+
 class _RankFilter(logging.Filter):
     """Keeps other ranks' INFO out."""
 
@@ -64,7 +72,7 @@ def init_logger(name: str) -> logging.Logger:
     """The logger of one module; call it with `__name__`. All of them write to standard error through one handler."""
     root = logging.getLogger(ROOT_NAME)
     if not root.handlers:
-        _add_handler(logging.StreamHandler())
+        _add_handler(ScreenHandler())
         try:
             root.setLevel(log_level())
         except UserError:  # a module's import is no place to refuse it: `run_command` does, before anything else

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from openrlhf.utils.deepspeed.collectives import all_gather_object
+from openrlhf.utils.progress import doing
 
 
 class MeanMetrics:
@@ -53,8 +54,21 @@ class MeanMetrics:
         }
 
 
+PHASE_WORDS = {
+    "step": "",
+    "generate": "",  # and `train`: counted, and told, inside
+    "train": "",
+    "eval": "evaluating",
+    "controls": "scoring controls",
+    "score": "scoring",
+    "old_logprobs": "old log-probs",
+    "transfer": "sending weights",
+}
+"""What a run's bar says of a phase."""
+
+
 class PhaseTimer:
-    """Wall-clock seconds by phase of a step."""
+    """Wall-clock seconds by phase of a step; the run's bar tells the phase."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -63,7 +77,8 @@ class PhaseTimer:
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with doing(PHASE_WORDS.get(name, name)):
+                yield
         finally:
             self.seconds[name] += time.perf_counter() - start
 

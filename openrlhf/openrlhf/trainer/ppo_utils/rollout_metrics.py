@@ -44,9 +44,3 @@ def add_logprob_metrics(metrics: MeanMetrics, experiences: Sequence[Experience],
             if experience.ref_logprobs is not None:
                 kl = estimate_kl(old - experience.ref_logprobs[i], kl_estimator)
                 metrics.add_sum("kl", kl.mean().item(), 1)
-
-
-def summary(metrics: dict[str, float]) -> str:
-    """The numbers to watch, on one line."""
-    names = ("reward", "improvement_pct", "kl", "response_length", "time/step_s", "time/eval_s")
-    return ", ".join(f"{name.removeprefix('time/')} {metrics[name]:.4g}" for name in names if name in metrics)
