@@ -55,6 +55,19 @@ def test_a_trial_finds_the_budget_and_changes_nothing(ranks):
             assert all(torch.equal(tried["weights"][key], weight) for key, weight in untried["weights"].items()), name
 
 
+def test_what_the_first_optimizer_step_will_allocate_is_known_before(ranks):
+    """Two moments of four bytes a parameter, by rank from stage 1 on; at stage 0 bf16 has them from the start."""
+    for rank in ranks:
+        for name, (stage, bf16) in CONFIGS.items():
+            if name not in rank:
+                continue
+            before, after = rank[name]["whole"]["pending"]
+            parameters = sum(weight.numel() for weight in rank[name]["whole"]["weights"].values())
+            expected = 0 if (stage, bf16) == (0, True) else 8 * parameters / (len(ranks) if stage else 1)
+            assert expected <= before <= 1.01 * expected, name
+            assert after == 0, name
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_sequence_that_does_not_fit_alone_is_refused_by_all_ranks(place, ranks):
     for rank in ranks:

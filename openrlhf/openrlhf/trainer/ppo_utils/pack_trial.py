@@ -13,7 +13,7 @@ from openrlhf.models.attention import FLEX_LENGTH_MULTIPLE
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
 from openrlhf.utils.deepspeed.collectives import all_reduce
 from openrlhf.utils.deepspeed.out_of_memory import drop_gradients, in_step
-from openrlhf.utils.devices import GIB, device_memory, peak_memory_bytes, reset_peak_memory
+from openrlhf.utils.devices import GIB, current_device, device_memory, peak_memory_bytes, reset_peak_memory
 from openrlhf.utils.logging import init_logger
 
 logger = init_logger(__name__)
@@ -144,7 +144,11 @@ def _measured(
 
 
 def pending_optimizer_bytes(engine: Any) -> int:
-    """Bytes of Adam's moments on this GPU that its first step will make: torch makes them late."""
-    optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return sum(2 * p.numel() * p.element_size() for p in parameters if p.is_cuda and not optimizer.state.get(p))
+    """Bytes of Adam's moments on this process's device that its first step will make: torch makes them late."""
+    adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    # ZeRO-3 shows Adam its parameters during a step only
+    stepped = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None) or [
+        parameter for group in adam.param_groups for parameter in group["params"]
+    ]
+    here = current_device().type
+    return sum(2 * p.numel() * p.element_size() for p in stepped if p.device.type == here and not adam.state.get(p))
