@@ -45,6 +45,7 @@ from openrlhf.trainer.resume import (
 from openrlhf.trainer.tracking import MetricsLogger, set_aside
 from openrlhf.utils.checkpoints import ACTOR_FOLDER, BEST_FOLDER
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
+from openrlhf.utils.devices import release_cached_memory
 from openrlhf.utils.disk import WriteError
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.progress import doing, run_bar
@@ -153,6 +154,8 @@ class PPOTrainer:
                 self.policy_update.run(
                     experiences, step=step, num_updates=num_updates, kl_coef=kl_coef, metrics=metrics
                 )
+            if self.config.placement.colocate_actor_ref:
+                release_cached_memory()  # the reference workers score next, in processes of their own on these GPUs
             self.sync_weights(timer)
         self.keep_completions(step + 1, experiences)
         reduced = metrics.reduce()

@@ -77,6 +77,12 @@ def test_7b_whose_optimizer_does_not_fit_on_the_host():
     assert problem.endswith("it would fit with --adam_offload false")
 
 
+@pytest.mark.parametrize(("host_gib", "refused"), [(156, False), (149, False), (148, True)])
+def test_an_estimate_that_is_hardly_too_large_is_let_go(host_gib: int, refused: bool):
+    # 156.0 GiB are needed: 148.6 x 1.05
+    assert bool(problems(Machine(card=CARD, host=host_gib * GIB))) == refused
+
+
 def test_several_flags_at_once():
     # A host of 64 GiB holds no optimizer (127.7 GiB), and half of it fills a card of 40.
     flags = {"zero_stage": 2, "adam_offload": None, "ref_reward_offload": None}
