@@ -24,11 +24,14 @@ from openrlhf.config import TrainConfig
 from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
 from openrlhf.utils.signals import leave, stop_signals
+from openrlhf.utils.stages import stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from openrlhf.trainer.ray.handles import EngineHandle
+    from openrlhf.trainer.ray.launcher import PPORayActorGroup
     from openrlhf.trainer.ray.ppo_actor import ActorModelRayActor
 
 logger = init_logger(__name__)
@@ -217,46 +220,61 @@ def train(
 
 def run_workers(config: TrainConfig, actor_class: type[ActorModelRayActor], run_config: dict[str, Any]) -> None:
     """The run on a cluster that is up."""
+    from openrlhf.trainer.ray.launcher import wait_all
+
+    engines, references, actors = load_models(config, actor_class)
+    if config.batch.pack_tokens == "auto":  # one after the other: they may share GPUs
+        wait_all(references.run("find_pack_tokens", config))
+        wait_all(actors.run("find_pack_tokens"))
+    wait_all(actors.run("fit", engines, references.workers, run_config))
+    wait_all(actors.run("save_model"))
+
+
+def load_models(
+    config: TrainConfig, actor_class: type[ActorModelRayActor]
+) -> tuple[list[EngineHandle], PPORayActorGroup, PPORayActorGroup]:
+    """Engines, reference and policy, with their models. All load at once; the first failure of any is raised here."""
     from openrlhf.datasets.chat import stop_token_ids
-    from openrlhf.trainer.ray.launcher import PPORayActorGroup, ReferenceModelRayActor, wait_all
+    from openrlhf.trainer.ray.launcher import PPORayActorGroup, ReferenceModelRayActor, wait_parts
     from openrlhf.trainer.ray.vllm_engine import create_vllm_engines
     from openrlhf.utils.tokenizer import get_tokenizer
 
     placement = config.placement
     tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
     stops = stop_token_ids(tokenizer, chat=config.data.apply_chat_template)
-    engines = create_vllm_engines(config.policy.pretrain, config.engine, stop_token_ids=stops)
-    actors = PPORayActorGroup(
-        actor_class,
-        num_nodes=placement.actor_num_nodes,
-        num_gpus_per_node=placement.actor_num_gpus_per_node,
-        seed=config.seed,
-        gpu_share=ACTOR_GPU_SHARE if placement.colocate_actor_ref else 1.0,
-    )
-    references = PPORayActorGroup(
-        ReferenceModelRayActor,
-        num_nodes=placement.ref_num_nodes,
-        num_gpus_per_node=placement.ref_num_gpus_per_node,
-        seed=config.seed,
-        shared_placement=actors.placement if placement.colocate_actor_ref else None,
-        gpu_share=REF_GPU_SHARE if placement.colocate_actor_ref else 1.0,
-    )
-    logger.info(
-        "loading models: %d policy and %d reference workers, %d vLLM engines",
-        len(actors.workers),
-        len(references.workers),
-        len(engines),
-    )
-    wait_all(
-        [engine.start.remote() for engine in engines]
-        + references.run("init_model", config)
-        + actors.run("init_model", config)
-    )
-    if config.batch.pack_tokens == "auto":  # one after the other: they may share GPUs
-        wait_all(references.run("find_pack_tokens", config))
-        wait_all(actors.run("find_pack_tokens"))
-    wait_all(actors.run("fit", engines, references.workers, run_config))
-    wait_all(actors.run("save_model"))
+    with stage(f"loading models: {workers_in_words(config)}") as loading:
+        engines = create_vllm_engines(config.policy.pretrain, config.engine, stop_token_ids=stops)
+        engine_starts = [engine.start.remote() for engine in engines]  # the longest, so they begin first
+        actors = PPORayActorGroup(
+            actor_class,
+            num_nodes=placement.actor_num_nodes,
+            num_gpus_per_node=placement.actor_num_gpus_per_node,
+            seed=config.seed,
+            gpu_share=ACTOR_GPU_SHARE if placement.colocate_actor_ref else 1.0,
+        )
+        references = PPORayActorGroup(
+            ReferenceModelRayActor,
+            num_nodes=placement.ref_num_nodes,
+            num_gpus_per_node=placement.ref_num_gpus_per_node,
+            seed=config.seed,
+            shared_placement=actors.placement if placement.colocate_actor_ref else None,
+            gpu_share=REF_GPU_SHARE if placement.colocate_actor_ref else 1.0,
+        )
+        parts = {
+            "vLLM": engine_starts,
+            "reference": [*references.joined, *references.run("init_model", config)],
+            "policy": [*actors.joined, *actors.run("init_model", config)],
+        }
+        wait_parts(parts, loading.ready)
+    return engines, references, actors
+
+
+def workers_in_words(config: TrainConfig) -> str:
+    """How many there are of each kind."""
+    placement = config.placement
+    actors = placement.actor_num_nodes * placement.actor_num_gpus_per_node
+    references = placement.ref_num_nodes * placement.ref_num_gpus_per_node
+    return f"{actors} policy and {references} reference workers, {config.engine.num_engines} vLLM engines"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

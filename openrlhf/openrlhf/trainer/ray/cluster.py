@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: started or joined, watched, and its GPUs reserved."""
+"""The Ray cluster that a run uses: started or joined, and watched."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import psutil
 import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
-from ray.util.placement_group import PlacementGroup, placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from openrlhf.errors import UserError
 from openrlhf.trainer.ray.session import SessionFolder, prepare_environment, session_folder
@@ -28,7 +26,6 @@ from openrlhf.utils.processes import adopt_orphans, descendants, end_processes, 
 
 logger = init_logger(__name__)
 
-PLACEMENT_TIMEOUT_S = 60
 VITAL_PROCESSES = ("gcs_server", "raylet")
 WATCH_SECONDS = 0.5
 
@@ -173,40 +170,3 @@ def _die(name: str, folder: SessionFolder, before: set[psutil.Process], advice: 
     shutil.rmtree(folder.path, ignore_errors=True)
     sys.stdout.flush()
     os._exit(1)
-
-
-def reserve_gpus(num_gpus: int) -> PlacementGroup:
-    """One bundle a GPU, packed on as few nodes as possible.
-
-    Raises:
-        UserError: the cluster has not got that many free.
-    """
-    return _reserve([{"GPU": 1, "CPU": 1}] * num_gpus, f"{num_gpus} training GPUs", "lower --actor_num_gpus_per_node")
-
-
-def reserve_engine_gpus(num_engines: int, gpus_per_engine: int) -> PlacementGroup:
-    """One bundle, hence one node, an engine: its tensor-parallel workers are child processes of the actor.
-
-    Raises:
-        UserError: the cluster has not got that many free.
-    """
-    return _reserve(
-        [{"GPU": gpus_per_engine, "CPU": 1}] * num_engines,
-        f"{num_engines} vLLM engines of {gpus_per_engine} GPUs each",
-        "lower --vllm_num_engines or --vllm_tensor_parallel_size, or give the trainers fewer GPUs",
-    )
-
-
-def _reserve(bundles: list[dict[str, float]], what: str, instead: str) -> PlacementGroup:
-    group = placement_group(bundles, strategy="PACK")
-    if not group.wait(PLACEMENT_TIMEOUT_S):
-        free = ray.available_resources()
-        raise UserError(
-            f"no room for {what}: free are {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs; {instead}"
-        )
-    return group
-
-
-def in_bundle(group: PlacementGroup, index: int) -> PlacementGroupSchedulingStrategy:
-    """Places a worker in one of the group's bundles."""
-    return PlacementGroupSchedulingStrategy(placement_group=group, placement_group_bundle_index=index)

@@ -31,8 +31,13 @@ class BasePPORole:
         address, port = self._listener.getsockname()[:2]
         return address, port
 
-    def join_group(self, address: str, port: int, seed: int) -> None:
-        """Joins the group's process group. Blocks until all ranks are there."""
+    def join_group(self, rendezvous: tuple[str, int], seed: int) -> None:
+        """Joins the group's process group. Blocks until all ranks are there.
+
+        Args:
+            rendezvous: what `open_rendezvous` of rank 0 returned.
+        """
+        address, port = rendezvous
         use_interface_of(ray.util.get_node_ip_address())
         os.environ.update(
             MASTER_ADDR=address,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import ray
 
 from openrlhf.config import EngineConfig, SamplingConfig
-from openrlhf.trainer.ray.cluster import in_bundle, reserve_engine_gpus
 from openrlhf.trainer.ray.handles import EngineHandle
+from openrlhf.trainer.ray.placement import in_bundle, reserve_engine_gpus
 from openrlhf.trainer.ray.vllm_api import Completion, build_engine, read_completion, sampling_params
 from openrlhf.utils.network import use_interface_of
 
