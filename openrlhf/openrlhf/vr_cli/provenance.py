@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from openrlhf.config import Precision
 from openrlhf.errors import UserError
+from openrlhf.utils.file_hashes import file_sha256
 from openrlhf.utils.tokenizer import tokenizer_sha256
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Provenance:
     ) -> Provenance:
         """The provenance of what this model computes from texts that `tokenizer` has made into tokens.
 
-        Reads all its weights once; see `weights_sha256`.
+        Reads all its weights where they are new; see `weights_sha256`.
         """
         return cls(
             model_name=model_name,
@@ -125,15 +125,15 @@ def _model(provenance: Provenance) -> str:
 def weights_sha256(model_name: str) -> str:
     """SHA-256 over the content of all weight files of a folder or hub id.
 
-    The whole content, because fine-tuned models differ from their base in nothing else; files are read in parallel,
-    and loading the model afterwards finds them in the page cache. Downloads a hub model that is not cached yet.
+    The whole content, because fine-tuned models differ from their base in nothing else; files are read in parallel, and
+    only those that changed since they were last read (see `file_sha256`). Downloads a hub model that is not cached yet.
 
     Raises:
         UserError: there is no such model, or it has no weights.
     """
     files = _weight_files(_model_folder(model_name))
     with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
-        digests = pool.map(_file_sha256, files)
+        digests = pool.map(file_sha256, files)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -190,16 +190,3 @@ def _shards(index: Path) -> list[str]:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{index} is no index of weight files ({error}); restore the model's folder") from None
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path, size: int = 1 << 22) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while block := file.read(size):
-            yield block
