@@ -8,13 +8,13 @@
 #
 # Variables (defaults in brackets):
 #   MODEL, SAMPLES_PER_PROMPT   set by the script that calls this one
-#   NAME                        names the checkpoint folder and the log file [ncp]
-#   DATA_DIR                    holds rl_data/ and gets the checkpoints and the model [the current folder]
+#   NAME                        names the run's folder, DATA_DIR/checkpoint/NAME, which gets all that it writes [ncp]
+#   DATA_DIR                    holds rl_data/ and the runs' folders [the current folder]
 #   NICE_MODEL_NAME             what compute_baseline_perplexity.py got as --nice_model_name [NAME]
 #   BASELINE_PPL_PATH           its baseline map [DATA_DIR/prompt_to_datapoint_with_baseline_ppl_NICE_MODEL_NAME.pkl]
 #   TRAIN_GPUS                  GPUs of policy and reference model, which share them [4]
 #   NUM_ENGINES, ENGINE_GPUS    vLLM engines, and GPUs of each [2, 2]
-#   LOG_FILE                    copy of the output [DATA_DIR/NAME.log]
+#   LOG_FILE                    copy of the output [DATA_DIR/checkpoint/NAME/NAME.log]
 #   NODE_IP                     address of Ray's head; another one than loopback lets other hosts join [127.0.0.1]
 #   RAY_PORT, DASHBOARD_PORT    [any free ones]
 #   RAY_AUTH_TOKEN_PATH         secret that clients of the cluster must show; made if missing [~/.ray/auth_token]
@@ -36,7 +36,8 @@ BASELINE_PPL_PATH=${BASELINE_PPL_PATH:-$DATA_DIR/prompt_to_datapoint_with_baseli
 TRAIN_GPUS=${TRAIN_GPUS:-4}
 NUM_ENGINES=${NUM_ENGINES:-2}
 ENGINE_GPUS=${ENGINE_GPUS:-2}
-LOG_FILE=${LOG_FILE:-$DATA_DIR/$NAME.log}
+run=$DATA_DIR/checkpoint/$NAME
+LOG_FILE=${LOG_FILE:-$run/$NAME.log}
 NODE_IP=${NODE_IP:-127.0.0.1}
 if [[ $DATA_DIR == *,* ]]; then
   fail "DATA_DIR=$DATA_DIR: a comma separates data sets in --prompt_data; use a folder without one"
@@ -66,7 +67,7 @@ job=(
   --pack_tokens auto
   # evaluation and checkpoints
   --eval_split validation --eval_steps 8 --save_steps 16 --load_checkpoint
-  --save_path "$DATA_DIR" --ckpt_path "$DATA_DIR/checkpoint/$NAME"
+  --save_path "$run" --ckpt_path "$run"
   "$@"
 )
 if [[ ${DRY_RUN:-0} == 1 ]]; then

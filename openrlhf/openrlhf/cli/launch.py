@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -23,15 +22,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from openrlhf.errors import UserError
 from openrlhf.trainer.ray.session import SessionFolder, prepare_environment, session_folder
+from openrlhf.utils.child_output import is_library_line, pieces, stamped
 from openrlhf.utils.logging import add_log_file, init_logger
 from openrlhf.utils.network import LOOPBACK, check_port_is_free, free_port
 from openrlhf.utils.processes import adopt_orphans, descendants, end_processes
 from openrlhf.utils.signals import exit_code, name_of, stop_signals
+from openrlhf.utils.stages import stage
+from openrlhf.utils.terminal import BARS_VARIABLE, bars_wanted, plain, screen
 
 logger = init_logger("openrlhf.cli.launch")  # also where it runs as __main__
 
@@ -40,7 +43,6 @@ POLL_S = 0.2
 JOB_GRACE_S = 8.0
 HEAD_GRACE_S = 4.0
 TAIL_LINES = 20
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,7 @@ def launch(config: LaunchConfig) -> int:
         ClusterFailed: the head did not start, or ended before the command.
     """
     try:
+        config.log.parent.mkdir(parents=True, exist_ok=True)
         add_log_file(config.log)
     except OSError as error:
         raise UserError(f"the log file {config.log}: {error.strerror}; set LOG_FILE") from error
@@ -113,12 +116,14 @@ def launch(config: LaunchConfig) -> int:
     prepare_environment(config.node_ip)
     os.environ["RAY_AUTH_MODE"] = "token"  # whoever reaches a cluster can run code on it, on loopback too
     with session_folder() as folder, config.log.open("ab", buffering=0) as log, ended_together():
-        head = start_head(config, folder.path)
-        address = wait_for_head(head, folder.path)
-        logger.info("Ray's head is %s, its files are in %s; output goes to %s too", address, folder.path, config.log)
+        with stage("starting Ray"):
+            head = start_head(config, folder.path)
+            address = wait_for_head(head, folder.path)
+        logger.info("Ray listens on %s, its files are in %s; the log is %s", address, folder.path, config.log)
+        bars = "1" if bars_wanted() and sys.stdout.isatty() else "0"  # into a pipe, from which they are drawn here
         job = subprocess.Popen(
             config.command,
-            env={**os.environ, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1", BARS_VARIABLE: bars},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends things in order
@@ -162,7 +167,7 @@ def wait_for_head(head: subprocess.Popen[bytes], folder: Path) -> str:
 
 def tail(path: Path) -> str:
     """The last lines that say something, without colours."""
-    lines = ANSI.sub("", path.read_text(errors="replace")).splitlines()
+    lines = plain(path.read_text(errors="replace")).splitlines()
     return "\n".join([line for line in lines if line.strip()][-TAIL_LINES:])
 
 
@@ -193,20 +198,26 @@ def supervise(
         copier.join(timeout=2)
     if job.returncode not in (0, 2):
         folder.keep = True
-        logger.error("the command failed (%s); Ray's logs are in %s until the next start", ended(job), folder.path)
+        logger.error(
+            "the command failed (%s); what libraries said is in the log, Ray's logs are in %s until the next start",
+            ended(job),
+            folder.path,
+        )
     return job.returncode if job.returncode >= 0 else exit_code(-job.returncode)
 
 
 def copy_output(source: IO[bytes], log: IO[bytes]) -> None:
-    """To the log, and to standard output as long as somebody reads it."""
-    screen: int | None = sys.stdout.fileno()
-    while chunk := os.read(source.fileno(), 65536):
-        log.write(chunk)
-        try:
-            if screen is not None:
-                os.write(screen, chunk)
-        except OSError:  # `| head` has seen enough
-            screen = None
+    """Lines to the log, with date and time, and to standard output; what libraries say in workers to the log alone."""
+
+    def keep(line: str) -> None:
+        log.write(stamped(line, datetime.now()).encode() + b"\n")
+
+    for text, is_bar in pieces(source, keep):
+        if is_bar:
+            screen().bar(text)
+        elif not is_library_line(text):
+            screen().line(text, sys.stdout)
+    screen().bar("")
 
 
 def ended(process: subprocess.Popen[bytes]) -> str:

@@ -25,6 +25,7 @@ from openrlhf.errors import UserError
 from openrlhf.utils.logging import init_logger, quiet_libraries
 from openrlhf.utils.signals import leave, stop_signals
 from openrlhf.utils.stages import stage
+from openrlhf.utils.terminal import plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,8 +72,9 @@ def launch(argv: Sequence[str] | None, load_actor_class: Callable[[], type[Actor
             logger.info("the arguments are fine; nothing is started")
             return None
         quiet_libraries()
-        actor_class = load_actor_class()
-        config = check(args, actor_class)
+        with stage("reading and checking the prompts"):
+            actor_class = load_actor_class()
+            config = check(args, actor_class)
         from openrlhf.trainer.preflight import written_folders
         from openrlhf.utils.run_lock import exclusive_folders
 
@@ -86,16 +88,22 @@ def run_training(config: TrainConfig, actor_class: type[ActorModelRayActor], set
     """Trains, and takes Ray down in any case. Returns the exit code."""
     from ray.exceptions import RayError
 
+    def say_stopping(name: str) -> None:
+        logger.warning(
+            "%s: ending the workers, which takes seconds; a second signal kills them. %s", name, resume_advice(config)
+        )
+
     with stop_signals(first=say_stopping, second=kill_workers) as signals:
         try:
             train(config, actor_class, settings, on_start=signals.arm)
         except UserError:  # in a worker, too: Ray's error is of both classes
             raise
         except RayError as error:  # raised in a worker; it names the worker and holds its traceback
-            logger.error("training ended early: %s\n%s", error, resume_advice(config))
+            logger.error("training ended early: %s", plain(str(error)))
+            logger.error("%s", resume_advice(config))
             return FAULT
         except KeyboardInterrupt:
-            logger.warning("ended by a signal. %s", resume_advice(config))
+            logger.warning("ended")
             return signals.exit_code
     return None
 
@@ -141,10 +149,6 @@ def say_memory(config: TrainConfig) -> None:
     check_memory(config)
 
 
-def say_stopping(name: str) -> None:
-    logger.warning("%s: ending the workers, which takes seconds; a second signal kills them", name)
-
-
 def kill_workers() -> None:
     from openrlhf.utils.processes import descendants, end_processes
 
@@ -153,10 +157,10 @@ def kill_workers() -> None:
 
 def resume_advice(config: TrainConfig) -> str:
     """How the run goes on, as far as it can."""
-    from openrlhf.utils.checkpoints import ACTOR_FOLDER, newest_checkpoint
+    from openrlhf.utils.checkpoints import ACTOR_FOLDER, newest_marked
 
     path = Path(config.checkpoint.ckpt_path) / ACTOR_FOLDER
-    checkpoint = newest_checkpoint(path) if path.is_dir() else None
+    checkpoint = newest_marked(path)
     if checkpoint is None:
         return "There is no complete checkpoint to resume from (--save_steps makes them)."
     return f"The same command with --load_checkpoint goes on from {path / checkpoint.tag}."

@@ -122,8 +122,8 @@ def remove_checkpoint(path: Path) -> None:
 
 def last_size(directory: Path) -> int:
     """Bytes of the newest complete checkpoint, 0 where there is none: what the next one will need."""
-    complete = _complete(directory)
-    return complete[-1].num_bytes if complete else 0
+    newest = newest_marked(directory)
+    return newest.num_bytes if newest else 0
 
 
 def newest_checkpoint(directory: Path) -> Checkpoint | None:
@@ -150,6 +150,12 @@ def newest_checkpoint(directory: Path) -> Checkpoint | None:
             "with another --ckpt_path, or without --load_checkpoint"
         )
     return None
+
+
+def newest_marked(directory: Path) -> Checkpoint | None:
+    """The newest complete checkpoint whose files have their sizes; what they hold is not read, so it takes no time."""
+    complete = _complete(directory)
+    return complete[-1] if complete else None
 
 
 def damaged_file(checkpoint: Checkpoint) -> str | None:
@@ -202,7 +208,7 @@ def prune_checkpoints(directory: Path, *, max_num: int, max_gb: float) -> None:
         remove_checkpoint(path.parent)
     while len(complete) > 1 and (len(complete) > max_num or sum(c.num_bytes for c in complete) > max_gb * GB):
         oldest = complete.pop(0)
-        logger.info("removing old checkpoint %s", oldest.path)
+        logger.info("removing old checkpoint %s", oldest.tag)
         remove_checkpoint(oldest.path)
 
 

@@ -36,8 +36,8 @@ def log_level() -> int:
 class LineFormatter(logging.Formatter):
     """Time and message; what is worse than INFO says so, and a rank other than 0 its number."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s  %(head)s%(message)s", "%H:%M:%S")
+    def __init__(self, time_format: str = "%H:%M:%S") -> None:
+        super().__init__("%(asctime)s  %(head)s%(message)s", time_format)
 
     def format(self, record: logging.LogRecord) -> str:
         record.__dict__["head"] = _head(record)
@@ -86,12 +86,16 @@ def is_our_line(line: str) -> bool:
 
 
 def add_log_file(path: Path) -> None:
-    """Appends everything that is logged in this process to a file, too. Raises OSError where it cannot be written."""
-    _add_handler(logging.FileHandler(path))
+    """Appends everything that is logged in this process to a file, too, with dates.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _add_handler(logging.FileHandler(path), "%Y-%m-%d %H:%M:%S")
 
 
-def _add_handler(handler: logging.Handler) -> None:
-    handler.setFormatter(LineFormatter())
+def _add_handler(handler: logging.Handler, time_format: str = "%H:%M:%S") -> None:
+    handler.setFormatter(LineFormatter(time_format))
     handler.addFilter(_RankFilter())
     logging.getLogger(ROOT_NAME).addHandler(handler)
 

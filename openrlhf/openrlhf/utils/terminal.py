@@ -59,7 +59,7 @@ class Screen:
             in_place = sys.stderr.isatty()
             if in_place:
                 write(sys.stderr, CLEAR_LINE + text[: self.columns - 1])
-            elif text:
+            else:
                 write(sys.stderr, text + "\r")
             self._bar = text[: self.columns - 1]
 

@@ -478,4 +478,8 @@ def test_the_launch_scripts_pass_the_papers_arguments(script: str, data_folder: 
     assert passed.pop("--baseline_ppl_path") == [str(data_folder / "baseline.pkl")]
     assert passed.pop("--pack_tokens") == ["auto"], "after the paper's micro-batch sizes, so that it counts"
     assert passed.pop("--eps_clip") == ["0.3"], "the script's own arguments are passed through"
-    assert passed == as_pairs(paper_arguments(script, data_folder))
+    expected = as_pairs(paper_arguments(script, data_folder))
+    # One folder a run: in the paper's `--save_path DIR` two runs of one DIR would write over each other.
+    assert passed.pop("--save_path") == expected["--ckpt_path"] == [f"{data_folder}/checkpoint/run"]
+    assert expected.pop("--save_path") == [str(data_folder)]
+    assert passed == expected

@@ -41,7 +41,7 @@ def test_phases_nest_and_are_counted_on_the_one_bar(drawn: list[str]):
             counter.update(2)
         bar.advance()
     drawn += ["evaluating", "evaluating: sampling", "evaluating: sampling 0/2", "evaluating: sampling 2/2"]
-    drawn += ["evaluating", "", ""]  # and one step more is done
+    drawn += ["evaluating", "", "", ""]  # one step more is done; the bar goes
 
 
 def test_without_a_run_nothing_is_shown(drawn: list[str]):

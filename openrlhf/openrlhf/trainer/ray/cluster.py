@@ -23,6 +23,7 @@ from openrlhf.utils.devices import num_gpus
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.network import LOOPBACK
 from openrlhf.utils.processes import adopt_orphans, descendants, end_processes, leave_last_words
+from openrlhf.utils.stages import stage
 
 logger = init_logger(__name__)
 
@@ -91,7 +92,7 @@ def _start(folder: SessionFolder) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     # Where a process of Ray's dies while it connects, Ray's own code ends this one, and our watch cannot run meanwhile.
     words = "The run ended while Ray started: a process of Ray's died, or this one (killed? no memory?)"
-    with _without_rays_sigterm_handler(), folder.last_words(words):
+    with stage("starting Ray"), _without_rays_sigterm_handler(), folder.last_words(words):
         ray.init(
             address="local",
             num_gpus=num_gpus(),

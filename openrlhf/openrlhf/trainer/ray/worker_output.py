@@ -24,7 +24,6 @@ LIBRARY_BAR = re.compile(r"\d+%\|")
 RAYS_OWN_HANDLER = "ray_print_logs"
 OUR_HANDLER = "openrlhf"
 SPEAKERS = {"LLMRayActor": "engine", "ReferenceModelRayActor": "reference", "raylet": "ray"}
-SPEAKS = re.compile(r"^(?:engine|reference|policy|ray)(?:@\S+)? \| ")
 CHANGES = re.compile(r"\d\d:\d\d:\d\d\S*|\d{4}-\d\d-\d\d|\b\d\d-\d\d\b|pid=\d+|\(rank \d+\)|\b[0-9a-f]{16,}\b")
 """What differs between two lines that say the same."""
 ERROR = re.compile(
@@ -115,7 +114,7 @@ class BarView:
 
 
 def labelled(line: str, data: dict[str, Any]) -> str:
-    """A library's line says which worker it comes from; ours say what matters themselves."""
+    """A library's line says which worker it comes from (`child_output.is_library_line`); ours need not."""
     line = plain(line)
     if is_our_line(line):
         return line
@@ -124,8 +123,3 @@ def labelled(line: str, data: dict[str, Any]) -> str:
     )
     host = "" if data.get("ip") == data.get("localhost") else f"@{data['ip']}"
     return f"{speaker}{host} | {line}"
-
-
-def is_labelled(line: str) -> bool:
-    """Whether a library in a worker said it."""
-    return SPEAKS.match(line) is not None

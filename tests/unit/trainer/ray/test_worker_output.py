@@ -9,7 +9,8 @@ import pytest
 from ray._private import worker
 
 from openrlhf.trainer.ray import worker_output
-from openrlhf.trainer.ray.worker_output import Once, WorkerOutput, is_labelled, labelled
+from openrlhf.trainer.ray.worker_output import Once, WorkerOutput, labelled
+from openrlhf.utils.child_output import is_library_line
 from openrlhf.utils.progress import Progress, state_line
 
 OURS = "12:32:54  step 1/2  reward 0.5"
@@ -40,7 +41,7 @@ def bar(done: int, doing: str = "") -> str:
 )
 def test_our_lines_stay_as_they_are_and_others_say_where_they_come_from(line: str, shown: str):
     assert labelled(line, batch()) == shown
-    assert is_labelled(shown) == (line != OURS)
+    assert is_library_line(shown) == (line != OURS)
 
 
 def test_another_host_is_named_and_so_is_ray_itself():
@@ -68,10 +69,10 @@ def test_one_bar_is_drawn_where_it_is_wanted_and_goes_at_the_end(
     monkeypatch.setenv("OPENRLHF_PROGRESS_BARS", "1")
     WorkerOutput().show(batch(bar(0), bar(4, "sampling 2/3"), OURS, state_line(None)))
     captured = capsys.readouterr()
-    _, second, rest = captured.err.split("\r")
+    _, second, gone, rest = captured.err.split("\r")
     assert second.startswith("training:  50%|")
     assert second.endswith("4/8 [00:03<00:03], sampling 2/3")
-    assert rest == ""
+    assert gone == rest == ""
     assert captured.out == OURS + "\n"
 
 
