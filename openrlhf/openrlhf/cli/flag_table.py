@@ -200,7 +200,7 @@ GROUPS = (
              check=POSITIVE, rare=True),
         Flag("save_best", str, None, "evaluation metric (improvement_pct, ...): keep the checkpoint of its highest",
              new=True, to="checkpoint.save_best"),
-        Flag("save_hf_ckpt", bool, False, "save a Hugging Face folder with every checkpoint",
+        Flag("save_hf_ckpt", bool, False, "save a Hugging Face folder with every checkpoint, kept as long",
              to="checkpoint.save_hf_ckpt"),
         Flag("disable_ds_ckpt", bool, False, "save no DeepSpeed checkpoint (such a run cannot resume)",
              to="checkpoint.disable_ds_ckpt", rare=True),

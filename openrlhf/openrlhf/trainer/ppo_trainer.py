@@ -43,7 +43,7 @@ from openrlhf.trainer.resume import (
     run_settings,
 )
 from openrlhf.trainer.tracking import MetricsLogger, set_aside
-from openrlhf.utils.checkpoints import ACTOR_FOLDER, BEST_FOLDER
+from openrlhf.utils.checkpoints import ACTOR_FOLDER, BEST_FOLDER, prune_models
 from openrlhf.utils.deepspeed.strategy import DeepspeedStrategy
 from openrlhf.utils.devices import release_cached_memory
 from openrlhf.utils.disk import WriteError
@@ -211,8 +211,10 @@ class PPOTrainer:
             if not checkpoint.disable_ds_ckpt:
                 self._save_state(done, ACTOR_FOLDER, max_num=checkpoint.max_ckpt_num)
             if checkpoint.save_hf_ckpt:
-                path = f"{checkpoint.ckpt_path}/global_step{done}_hf"
+                path = Path(checkpoint.ckpt_path) / f"global_step{done}_hf"
                 self.strategy.save_hf_model(self.actor.model, self.tokenizer, path)
+                if self.tracker is not None:
+                    prune_models(path.parent, max_num=checkpoint.max_ckpt_num)
 
         self._saved(done, save)
 

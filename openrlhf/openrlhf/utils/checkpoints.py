@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -210,6 +211,14 @@ def prune_checkpoints(directory: Path, *, max_num: int, max_gb: float) -> None:
         oldest = complete.pop(0)
         logger.info("removing old checkpoint %s", oldest.tag)
         remove_checkpoint(oldest.path)
+
+
+def prune_models(directory: Path, *, max_num: int) -> None:
+    """Removes the oldest folders `global_stepN_hf` (`--save_hf_ckpt`) above a number."""
+    ours = [path for path in directory.iterdir() if path.is_dir() and re.fullmatch(r"global_step\d+_hf", path.name)]
+    for path in sorted(ours, key=lambda path: path.stat().st_mtime_ns)[:-max_num]:
+        logger.info("removing old model %s", path.name)
+        shutil.rmtree(path)
 
 
 def _complete(directory: Path, damaged: list[str] | None = None) -> list[Checkpoint]:

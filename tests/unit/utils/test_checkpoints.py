@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from openrlhf.utils.checkpoints import (
     last_size,
     newest_checkpoint,
     prune_checkpoints,
+    prune_models,
     read_marker,
     remove_checkpoint,
 )
@@ -180,3 +182,13 @@ def test_bad_arguments_are_refused(tmp_path):
         begin_checkpoint(tmp_path, "a/b")
     with pytest.raises(ValueError, match="max_ckpt_num"):
         prune_checkpoints(tmp_path, max_num=0, max_gb=1.0)
+
+
+def test_saved_models_are_pruned_like_checkpoints_oldest_first(tmp_path):
+    """Step 64 is an earlier run's; what has another name is not ours."""
+    for age, name in enumerate(["global_step64_hf", "global_step8_hf", "global_step16_hf", "mine_hf"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+        os.utime(tmp_path / name, (age, age))
+    prune_models(tmp_path, max_num=2)
+    assert tags(tmp_path) == {"global_step8_hf", "global_step16_hf", "mine_hf"}
