@@ -228,10 +228,12 @@ def run_workers(config: TrainConfig, actor_class: type[ActorModelRayActor], run_
 
     engines, references, actors = load_models(config, actor_class)
     if config.batch.pack_tokens == "auto":  # one after the other: they may share GPUs
-        wait_all(references.run("find_pack_tokens", config))
-        wait_all(actors.run("find_pack_tokens"))
+        with stage("finding how many tokens a pack may hold"):
+            wait_all(references.run("find_pack_tokens", config))
+            wait_all(actors.run("find_pack_tokens"))
     wait_all(actors.run("fit", engines, references.workers, run_config))
-    wait_all(actors.run("save_model"))
+    with stage("saving the trained model"):
+        wait_all(actors.run("save_model"))
 
 
 def load_models(
