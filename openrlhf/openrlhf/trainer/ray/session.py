@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrlhf.errors import UserError
+from openrlhf.utils.file_hashes import cache_folder
 from openrlhf.utils.logging import init_logger
 from openrlhf.utils.network import LOOPBACK, bypass_proxies, is_loopback
 from openrlhf.utils.processes import leave_last_words, start_reaper
@@ -52,6 +53,9 @@ def prepare_environment(node_ip: str = LOOPBACK, environment: MutableMapping[str
     environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     environment.setdefault("DASHBOARD_METRIC_PORT", "0")  # a free one, instead of the same one for every cluster
     environment.setdefault("AUTOSCALER_METRIC_PORT", "0")
+    with suppress(RuntimeError):  # no home folder: torch's own choice
+        # Torch compiles into the temporary folder, which on many clusters goes with the job.
+        environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
     if is_loopback(node_ip):
         environment[CLUSTER_SWITCH] = "0"
     bypass_proxies(environment, node_ip, LOOPBACK, "localhost")

@@ -157,3 +157,14 @@ def test_last_words_are_said_where_the_owner_could_not_speak(ending: str, said: 
     # its end of the pipe closes when owner and reaper are both gone
     ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False, timeout=30)
     assert ended.stderr == said
+
+
+@pytest.mark.parametrize("mine", [None, "/scratch/compiled"])
+def test_what_torch_compiles_is_kept_in_the_users_cache(
+    mine: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Torch's own choice is the temporary folder, which may go with the job."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    environment = {"RAY_AUTH_TOKEN": "secret", **({"TORCHINDUCTOR_CACHE_DIR": mine} if mine else {})}
+    prepare_environment("127.0.0.1", environment)
+    assert environment["TORCHINDUCTOR_CACHE_DIR"] == (mine or str(tmp_path / "openrlhf" / "torchinductor"))
