@@ -88,6 +88,8 @@ def run_training(config: TrainConfig, actor_class: type[ActorModelRayActor], set
     """Trains, and takes Ray down in any case. Returns the exit code."""
     from ray.exceptions import RayError
 
+    from openrlhf.trainer.ray.cluster import NodeLost
+
     def say_stopping(name: str) -> None:
         logger.warning(
             "%s: ending the workers, which takes seconds; a second signal kills them. %s", name, resume_advice(config)
@@ -98,6 +100,9 @@ def run_training(config: TrainConfig, actor_class: type[ActorModelRayActor], set
             train(config, actor_class, settings, on_start=signals.arm)
         except UserError:  # in a worker, too: Ray's error is of both classes
             raise
+        except NodeLost as error:  # what the others then met with says no more
+            logger.error("training ended early: %s\n%s", error, resume_advice(config))
+            return FAULT
         except RayError as error:  # raised in a worker; it names the worker and holds its traceback
             logger.error("training ended early: %s", plain(str(error)))
             logger.error("%s", resume_advice(config))

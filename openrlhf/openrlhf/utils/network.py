@@ -45,6 +45,15 @@ def free_port(address: str) -> int:
         return listener.getsockname()[1]
 
 
+def answers(address: str, port: int, *, timeout_s: float = 3.0) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((address, port), timeout=timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
 def bypass_proxies(environment: MutableMapping[str, str], *addresses: str) -> None:
     """Adds addresses to `no_proxy`, in both spellings: what runs on this machine is not asked for through a proxy."""
     for name in ("no_proxy", "NO_PROXY"):

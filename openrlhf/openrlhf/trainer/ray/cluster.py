@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -15,13 +16,14 @@ import psutil
 import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
+from ray.exceptions import RayError
 
 from openrlhf.errors import UserError
 from openrlhf.trainer.ray.session import SessionFolder, prepare_environment, session_folder
 from openrlhf.trainer.ray.worker_output import show_worker_output
 from openrlhf.utils.devices import num_gpus
 from openrlhf.utils.logging import init_logger
-from openrlhf.utils.network import LOOPBACK
+from openrlhf.utils.network import LOOPBACK, answers
 from openrlhf.utils.processes import adopt_orphans, descendants, end_processes, leave_last_words
 from openrlhf.utils.stages import stage
 
@@ -29,6 +31,7 @@ logger = init_logger(__name__)
 
 VITAL_PROCESSES = ("gcs_server", "raylet")
 WATCH_SECONDS = 0.5
+LOST_NODE_S = 3.0
 
 
 @contextmanager
@@ -44,12 +47,14 @@ def ray_cluster(*, on_start: Callable[[], None] = lambda: None, advice: Callable
 
     Raises:
         UserError: the token or the temporary folder cannot be used.
+        NodeLost: a worker failed, and so has one of the nodes.
     """
     if "RAY_ADDRESS" in os.environ or ray.is_initialized():
         join_cluster()
         on_start()
         try:
-            yield
+            with _lost_node_is_the_cause():
+                yield
         finally:
             ray.shutdown()
         return
@@ -77,6 +82,46 @@ def join_cluster() -> None:
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING)
         show_worker_output()
+
+
+class NodeLost(Exception):
+    """What failed did so because a node of the cluster is gone; the message names it."""
+
+
+@contextmanager
+def _lost_node_is_the_cause() -> Iterator[None]:
+    """The other ranks only see a connection that closed, long before Ray itself gives a node up.
+
+    Raises:
+        NodeLost: in place of Ray's error, where a node that was there is gone.
+    """
+    nodes = [
+        (node["NodeManagerHostname"], node["NodeManagerAddress"], node["NodeManagerPort"])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    try:
+        yield
+    except UserError:
+        raise
+    except RayError as error:
+        if len(nodes) > 1 and (lost := lost_nodes(nodes)):
+            raise NodeLost(f"lost {', '.join(lost)} (switched off? out of memory? no network?)") from error
+        raise
+
+
+def lost_nodes(nodes: Sequence[tuple[str, str, int]], *, wait_s: float = LOST_NODE_S) -> list[str]:
+    """Those that do not answer, in words. A node may die a little later than its workers, hence the wait for the first.
+
+    Args:
+        nodes: name, address and port of each.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        lost = [f"node {address} ({name})" for name, address, port in nodes if not answers(address, port)]
+        if lost or time.monotonic() > deadline:
+            return lost
+        time.sleep(WATCH_SECONDS)
 
 
 def available_gpus() -> int:
