@@ -71,7 +71,7 @@ def test_a_reference_rank():
     assert reference_parts(SHAPE, bf16, whole, ranks=4) == {"reference model": 8 * B}
     assert reference_parts(SHAPE, tf32, parted, ranks=4) == {"reference model": (4 + 4) * B}
     assert reference_parts(SHAPE, tf32, offloaded, ranks=1) == {"reference model": 4 * B}
-    assert reference_host(SHAPE, tf32, offloaded, share=1.0) == {"reference model": 16 * B}
+    assert reference_host(SHAPE, tf32, offloaded, share=1.0) == {"reference model": 2 * 16 * B}
     assert reference_host(SHAPE, tf32, parted, share=1.0) == {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +87,11 @@ def test_atomic_directory_replaces_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize(
     ("rank", "level", "seen"), [("0", "INFO", "iw"), ("1", "INFO", "w"), ("1", "DEBUG", "iw"), ("0", "WARNING", "w")]
 )
-def test_only_rank_0_speaks_below_warning(monkeypatch, capsys, rank, level, seen):
+def test_only_rank_0_speaks_below_warning(request, monkeypatch, capsys, rank, level, seen):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("OPENRLHF_LOG_LEVEL", level)
     root = logging.getLogger("openrlhf")
+    request.addfinalizer(partial(root.setLevel, root.level))
     monkeypatch.setattr(root, "handlers", [])  # so that the handler is made anew, on the captured stream
     logger = init_logger("some_script")
     assert logger.name == "openrlhf.some_script"
