@@ -21,8 +21,8 @@ LIVE_PARAMETERS = 10**9
 REDUCE_BUCKET = 5 * 10**8
 """Elements of the buffer in which DeepSpeed reduces gradients (reduce_bucket_size)."""
 PAGE_LOCKED = 2
-"""How often their size offloaded weights take of the host: torch allocates page-locked memory in powers of two. Measured
-with a 7B model: 56.0 GiB for 28.4."""
+"""How often their size offloaded weights take of the host: torch allocates page-locked memory in powers of two.
+Measured with a 7B model: 56.0 GiB for 28.4."""
 ENGINE_OVERHEAD = 2 * GIB
 """What vLLM takes beside weights, keys and values: activations of its largest batch, CUDA graphs."""
 
