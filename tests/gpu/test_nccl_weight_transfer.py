@@ -52,6 +52,7 @@ class Trainer:
 def largest_gap(trainer: Any, engine: Any) -> float:
     """Between the engine's and the trainer's log-probs of a response that the engine samples."""
     completion = generate(engine, PROMPT, SAMPLING)[0]
+    assert completion.logprobs is not None
     expected = ray.get(trainer.logprobs.remote(PROMPT, completion.token_ids))
     return max(abs(a - b) for a, b in zip(completion.logprobs, expected, strict=True))
 

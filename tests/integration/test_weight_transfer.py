@@ -99,6 +99,7 @@ def test_first_token_logprob_follows_the_weights(runs: dict[str, Run], name: str
             with torch.no_grad():
                 logits = run.model(torch.tensor([PROMPT])).logits[0, -1]
             expected = torch.log_softmax(logits, dim=-1)[completion.token_ids[0]].item()
+            assert completion.logprobs is not None
             assert completion.logprobs[0] == pytest.approx(expected, abs=1e-4)
         perturb(run.model, seed)
         run.send()

@@ -33,12 +33,13 @@ def local_ray() -> Iterator[None]:
     """A cluster of this test module's own."""
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's spelling)
     importable_as_here = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    functions_into_engines = {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}
     ray.init(
         address="local",
         num_cpus=8,
         include_dashboard=False,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": importable_as_here},
+        runtime_env={"env_vars": importable_as_here | functions_into_engines},
     )
     try:
         yield

@@ -29,9 +29,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], ti
 
 
 def workers(driver: int) -> list[psutil.Process]:
-    """The policy, reference and engine workers below the driver, by their process titles."""
+    """The policy, reference and engine workers below the driver and vLLM's own processes, by their titles."""
     children = psutil.Process(driver).children(recursive=True)
-    return [child for child in children if any("RayActor" in part for part in child.cmdline())]
+    titles = ("RayActor", "EngineCore")
+    return [child for child in children if any(title in part for part in child.cmdline() for title in titles)]
 
 
 def worker_pid(driver: int, class_name: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from contextlib import suppress
 import psutil
 
 SNAPSHOT_SECONDS = 2.0
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -35,6 +37,16 @@ def adopt_orphans() -> None:
     So `descendants` finds them. Linux only, like all of this module's users.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """From now on this process is killed as soon as the thread of `parent` that started it ends, however that ends.
+
+    At once where `parent` is gone already.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def descendants(pid: int | None = None) -> list[psutil.Process]:

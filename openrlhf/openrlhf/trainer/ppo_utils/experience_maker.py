@@ -143,6 +143,7 @@ class RemoteExperienceMaker:
             partial(derive_seed, self.config.seed, Stream.TRAIN_ROLLOUT, step),
             timer,
             with_reference=self.config.needs_reference_logprobs,
+            with_logprobs=True,
         )
         self.reference.close_phase()  # the ranks agree on the number of forwards
         groups = [group.samples for group in pending]
@@ -168,10 +169,10 @@ class RemoteExperienceMaker:
         """Samples and scores without training. Collective over the actor ranks.
 
         Raises:
-            NonFiniteError: a reward or one of vLLM's log-probs is NaN or infinite.
+            NonFiniteError: a reward is NaN or infinite.
         """
         seed = partial(derive_seed, self.config.seed, Stream.EVAL_ROLLOUT, step)
-        pending = self._start(prompts, sampling, seed, timer, with_reference=False)
+        pending = self._start(prompts, sampling, seed, timer, with_reference=False, with_logprobs=False)
         self.reference.close_phase()  # the ranks agree on the number of forwards
         with timer.phase("score"):
             scored = self._scored(pending)
@@ -187,6 +188,7 @@ class RemoteExperienceMaker:
         timer: PhaseTimer,
         *,
         with_reference: bool,
+        with_logprobs: bool,
     ) -> list[PendingGroup]:
         """Samples every prompt's group and starts its scoring; in the order of `prompts`. `seed`: of a prompt index."""
         sampled = sample_groups(
@@ -195,6 +197,7 @@ class RemoteExperienceMaker:
             tokenizer=self.tokenizer,
             sampling=sampling,
             seed=lambda prompt: seed(prompt.index),
+            with_logprobs=with_logprobs,
         )
         start = partial(self._start_group, with_reference=with_reference)
         with timer.phase("generate"):
@@ -296,7 +299,7 @@ def check_rollout(
     problems: list[str] = []
     for group, old, ref in zip(scored, old_logprobs, ref_logprobs, strict=True):
         values: dict[str, Sequence[Tensor | Sequence[float]] | None] = {
-            "log-probs of vLLM": [completion.logprobs for completion in group.samples.completions],
+            "log-probs of vLLM": [completion.logprobs or () for completion in group.samples.completions],
             "reward": [[reward] for reward in group.rewards.rewards],
             "log-probs of the policy": old,
             "log-probs of the reference model": ref,

@@ -47,12 +47,18 @@ def sample_groups(
     tokenizer: PreTrainedTokenizerBase,
     sampling: SamplingConfig,
     seed: Callable[[Prompt], int],
+    with_logprobs: bool,
 ) -> Iterator[Samples]:
-    """Yields each prompt's group as soon as it is sampled. `engines`: handles of `LLMRayActor`."""
-    requests = {
-        engines[prompt.index % len(engines)].generate.remote(prompt.token_ids, sampling, seed(prompt)): prompt
-        for prompt in prompts
-    }
+    """Yields each prompt's group as soon as it is sampled. `engines`: handles of `LLMRayActor`.
+
+    Log-probs of the sampled tokens cost the engines time: ask for them where they are used.
+    """
+
+    def request(prompt: Prompt) -> Any:
+        engine = engines[prompt.index % len(engines)]
+        return engine.generate.remote(prompt.token_ids, sampling, seed(prompt), with_logprobs=with_logprobs)
+
+    requests = {request(prompt): prompt for prompt in prompts}
     with progress_bar("sampling", total=len(requests), enabled=is_rank_0()) as bar:
         while requests:
             done, _ = ray.wait(list(requests), num_returns=1)

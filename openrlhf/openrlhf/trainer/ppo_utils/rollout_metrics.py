@@ -38,6 +38,7 @@ def add_logprob_metrics(metrics: MeanMetrics, experiences: Sequence[Experience],
     """How far vLLM's log-probs are from the policy's (mean over tokens), and the policy from the reference."""
     for experience in experiences:
         for i, completion in enumerate(experience.samples.completions):
+            assert completion.logprobs is not None
             old = experience.old_logprobs[i]
             difference = (old - torch.tensor(completion.logprobs)).abs()
             metrics.add_sum("rollout_logprob_diff", difference.sum().item(), difference.numel())

@@ -23,8 +23,8 @@ class Completion:
 
     token_ids: list[int]
     """(R,), end-of-turn included when the model wrote one; never empty."""
-    logprobs: list[float]
-    """(R,) of the sampling policy at the sampling temperature."""
+    logprobs: list[float] | None
+    """(R,) of the sampling policy at the sampling temperature; None where nobody asked for them."""
     finish_reason: str
     """`stop`, or `length` when it was cut."""
 
