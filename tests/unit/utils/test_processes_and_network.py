@@ -87,7 +87,7 @@ def test_orphans_of_a_child_are_found():
         import subprocess, time
         from openrlhf.utils.processes import adopt_orphans, descendants
         adopt_orphans()
-        script = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid)"
+        script = "import subprocess as s; print(s.Popen(['sleep', '60'], stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
         orphan = int(subprocess.run(["python3", "-c", script], capture_output=True, text=True).stdout)
         print(orphan in [process.pid for process in descendants()], flush=True)
         import os; os.kill(orphan, 9)
