@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import tempfile
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
+from benchmarks.one_rank import one_rank
 from benchmarks.qwen2_shape import add_shape_arguments, qwen2_config
 from openrlhf.cli.flags import parse_args as parse_run
 from openrlhf.cli.flags import to_config
@@ -36,19 +36,14 @@ from openrlhf.trainer.ppo_utils.metrics import MeanMetrics
 from openrlhf.trainer.ppo_utils.policy_update import PolicyUpdate
 from openrlhf.trainer.ppo_utils.samples import Completion, Experience, Prompt, Rewards, Samples
 from openrlhf.trainer.preflight import model_shape
-from openrlhf.utils import get_strategy
 from openrlhf.utils.devices import GIB, current_device, peak_memory_bytes, reset_peak_memory
-from openrlhf.utils.network import free_port
 
 NUM_SAMPLES = 8
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port("127.0.0.1")), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0"
-    )
-    strategy = get_strategy(seed=0)
+    strategy = one_rank()
     with tempfile.TemporaryDirectory() as folder:
         save_model(args, folder)
         config = run_config(args, folder)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from functools import partial
@@ -21,14 +20,13 @@ from typing import Any
 import torch
 from transformers import Qwen2ForCausalLM
 
+from benchmarks.one_rank import one_rank
 from benchmarks.qwen2_shape import add_shape_arguments, qwen2_config
 from openrlhf.config import DeepspeedConfig, ModelConfig, OptimizerConfig
 from openrlhf.models.actor import load_causal_lm
 from openrlhf.models.logprobs import shared_prefix_logprobs
 from openrlhf.models.shared_prefix import LabeledSequence, SharedPrefixBatch, pack_shared_prefix
-from openrlhf.utils import get_strategy
 from openrlhf.utils.devices import GIB, current_device, device_type, peak_memory_gib, synchronize
-from openrlhf.utils.network import free_port
 
 NUM_SAMPLES = 8
 RESPONSE_SHARE = 0.04
@@ -37,10 +35,7 @@ RESPONSE_SHARE = 0.04
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port("127.0.0.1")), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0"
-    )
-    strategy = get_strategy(seed=0)
+    strategy = one_rank()
     with tempfile.TemporaryDirectory() as folder:
         save_model(args, folder)
         engine = prepare(strategy, args, folder)

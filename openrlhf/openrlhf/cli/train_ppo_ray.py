@@ -30,6 +30,7 @@ from openrlhf.utils.terminal import plain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from openrlhf.trainer.memory_plan import ModelShape
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
     from openrlhf.trainer.ray.handles import EngineHandle
     from openrlhf.trainer.ray.launcher import PPORayActorGroup
@@ -129,17 +130,16 @@ def check_flags(args: argparse.Namespace) -> TrainConfig:
     return config
 
 
-def check_memory(config: TrainConfig) -> None:
+def check_memory(config: TrainConfig, shape: ModelShape) -> None:
     """Logs what of the run will lie where. Raises UserError where that is too small.
 
     The workers are taken to run on machines like this one, unless it has no GPU.
     """
     from openrlhf.trainer import memory_check
-    from openrlhf.trainer.preflight import model_shape
 
     cards = driver_gpu_memory()
     machine = memory_check.Machine(card=min(cards), host=host_memory()) if cards else memory_check.Machine()
-    memory_check.check_memory(config, model_shape(config.policy), machine)
+    memory_check.check_memory(config, shape, machine)
 
 
 def say_memory(config: TrainConfig) -> None:
@@ -147,11 +147,11 @@ def say_memory(config: TrainConfig) -> None:
     from openrlhf.trainer.preflight import model_shape
 
     try:
-        model_shape(config.policy)
+        shape = model_shape(config.policy)
     except UserError as error:  # on a hub that is not asked for more than whether the model is there
         logger.warning("memory is not estimated: %s", error)
         return
-    check_memory(config)
+    check_memory(config, shape)
 
 
 def kill_workers() -> None:
@@ -173,7 +173,7 @@ def resume_advice(config: TrainConfig) -> str:
 
 def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> TrainConfig:
     """The run's configuration, once flags, GPUs and data have been checked. Raises UserError saying what is wrong."""
-    from openrlhf.trainer.preflight import check_outputs
+    from openrlhf.trainer.preflight import check_outputs, model_shape
     from openrlhf.trainer.ray.cluster import available_gpus
     from openrlhf.utils.tokenizer import get_tokenizer
 
@@ -183,7 +183,7 @@ def check(args: argparse.Namespace, actor_class: type[ActorModelRayActor]) -> Tr
         raise ConfigError(problems)
     check_context(config)
     if config.engine.device == "cuda":
-        check_memory(config)
+        check_memory(config, model_shape(config.policy))
     tokenizer = get_tokenizer(config.policy.pretrain, trust_remote_code=config.policy.trust_remote_code)
     check_task(config, tokenizer, task)
     check_outputs(config, tokenizer)
